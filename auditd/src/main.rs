@@ -1,0 +1,3 @@
+//! Records audited streams.
+
+fn main() {}

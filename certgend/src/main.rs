@@ -1,0 +1,3 @@
+//! Mints certificates for TLS interception.
+
+fn main() {}

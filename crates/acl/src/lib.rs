@@ -1,0 +1,1 @@
+//! Access rules on addresses, names, ports and user agents.

@@ -1,0 +1,1 @@
+//! Hosts, upstream addresses and domain names.

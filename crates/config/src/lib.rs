@@ -1,0 +1,1 @@
+//! The configuration file: reading, value types, errors with their place.

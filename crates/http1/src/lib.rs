@@ -1,0 +1,1 @@
+//! HTTP/1 messages, parsed in place (RFC 9112).

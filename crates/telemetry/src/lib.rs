@@ -1,0 +1,1 @@
+//! Process log, event logs and metrics.

@@ -1,0 +1,1 @@
+//! TLS clients and servers over rustls and OpenSSL.

@@ -1,0 +1,3 @@
+//! A small ICAP server for trials and tests.
+
+fn main() {}

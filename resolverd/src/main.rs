@@ -1,0 +1,3 @@
+//! The DNS daemon.
+
+fn main() {}
