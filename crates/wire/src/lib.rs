@@ -1,1 +1,10 @@
-//! Messages between the daemons.
+//! Every message that passes between two daemons, without I/O.
+//!
+//! Both sides of a boundary and the fuzz targets call the same functions: `take_*` reads from the front of a buffer or
+//! from one whole message, `put_*` appends to a buffer. Nothing here opens a socket, reads a clock or spawns a task.
+//!
+//! - [`dns`]: what proxyd asks resolverd, and what other programs ask of its `listen` addresses.
+
+#![cfg_attr(not(test), warn(clippy::cast_possible_truncation, clippy::indexing_slicing))]
+
+pub mod dns;
