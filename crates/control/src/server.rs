@@ -1,0 +1,248 @@
+//! Answers calls on a [`Listener`].
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use crate::methods::Methods;
+use crate::{Code, Error, Listener};
+
+/// What a client may cost.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Longest request, in bytes without its end of line; 1 MiB.
+    pub line: usize,
+    /// Connections served at a time; 64. One more is told so and closed.
+    pub connections: usize,
+    /// A connection without a whole request for so long is closed; 30 s.
+    pub recv_timeout: Duration,
+    /// A client that does not take its answer for so long is closed; 1 s.
+    pub send_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            line: 1 << 20,
+            connections: 64,
+            recv_timeout: Duration::from_secs(30),
+            send_timeout: Duration::from_secs(1),
+        }
+    }
+}
+
+/// Who may call: our own uid and root always, others by name.
+#[derive(Clone, Debug, Default)]
+pub struct Peers {
+    also: Vec<u32>,
+}
+
+impl Peers {
+    /// Own uid, root, and `also`.
+    pub fn with(also: impl Into<Vec<u32>>) -> Self {
+        Self { also: also.into() }
+    }
+
+    fn allow(&self, uid: u32) -> bool {
+        uid == 0 || uid == rustix::process::geteuid().as_raw() || self.also.contains(&uid)
+    }
+}
+
+/// Serves `listener` until `stop` ends; calls that run then are dropped.
+///
+/// Never ends of its own accord: an error of `accept` (out of descriptors) is waited out.
+///
+/// # Cancel safety
+/// Dropping the future closes all connections and the listener.
+pub async fn serve(
+    listener: Listener,
+    methods: Arc<Methods>,
+    peers: Peers,
+    limits: Limits,
+    stop: impl Future<Output = ()>,
+) {
+    let mut connections = JoinSet::new();
+    let mut stop = std::pin::pin!(stop);
+    loop {
+        let io = tokio::select! {
+            () = &mut stop => return,
+            Some(_) = connections.join_next() => continue,
+            conn = accept(&listener) => conn,
+        };
+        let refusal = refuse(&io, &peers, connections.len(), &limits);
+        let (methods, limits) = (Arc::clone(&methods), limits.clone());
+        connections.spawn(async move {
+            let (read, write) = io.into_split();
+            let mut answers = Answers {
+                write,
+                timeout: limits.send_timeout,
+            };
+            // Either way the connection ends; its errors are the client's own affair.
+            let _ = match refusal {
+                Some(error) => answers.send(Id::NULL, Err(error)).await,
+                None => converse(read, &mut answers, &methods, &limits).await,
+            };
+        });
+    }
+}
+
+async fn accept(listener: &Listener) -> UnixStream {
+    loop {
+        match listener.socket().accept().await {
+            Ok((io, _)) => return io,
+            Err(_) => sleep(Duration::from_millis(50)).await,
+        }
+    }
+}
+
+/// Why `io` is not served, if so.
+fn refuse(io: &UnixStream, peers: &Peers, open: usize, limits: &Limits) -> Option<Error> {
+    match io.peer_cred() {
+        Ok(cred) if peers.allow(cred.uid()) => (open >= limits.connections).then(|| {
+            Error::new(
+                Code::Limit,
+                format!("{open} control connections are open, no more are taken"),
+            )
+        }),
+        Ok(cred) => Some(Error::new(
+            Code::Forbidden,
+            format!("uid {} may not control this daemon", cred.uid()),
+        )),
+        Err(e) => Some(Error::new(Code::Forbidden, format!("cannot tell who is calling: {e}"))),
+    }
+}
+
+async fn converse(read: OwnedReadHalf, answers: &mut Answers, methods: &Methods, limits: &Limits) -> io::Result<()> {
+    let mut lines = BufReader::new(read);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let whole = timeout(limits.recv_timeout, read_line(&mut lines, &mut line, limits.line)).await;
+        match whole {
+            Ok(Ok(Line::Whole)) if line.trim_ascii().is_empty() => {}
+            Ok(Ok(Line::Whole)) => {
+                let (id, answer) = answer(&line, methods).await;
+                answers.send(id, answer).await?;
+            }
+            Ok(Ok(Line::TooLong)) => {
+                let error = Error::new(Code::Limit, format!("a request is at most {} bytes long", limits.line));
+                return answers.send(Id::NULL, Err(error)).await;
+            }
+            Ok(Ok(Line::End)) | Err(_) => return Ok(()),
+            Ok(Err(e)) => return Err(e),
+        }
+    }
+}
+
+enum Line {
+    Whole,
+    TooLong,
+    End,
+}
+
+/// Reads one line into `line`, without its end. The last one of a connection may lack its end.
+async fn read_line(lines: &mut BufReader<OwnedReadHalf>, line: &mut Vec<u8>, max: usize) -> io::Result<Line> {
+    // One byte more for the end of line, so that a longest line is told from one too long.
+    let limit = u64::try_from(max).unwrap_or(u64::MAX).saturating_add(1);
+    let read = (&mut *lines).take(limit).read_until(b'\n', line).await?;
+    if read == 0 {
+        return Ok(Line::End);
+    }
+    if line.last() == Some(&b'\n') {
+        line.pop();
+    } else if read > max {
+        return Ok(Line::TooLong);
+    }
+    Ok(Line::Whole)
+}
+
+/// A request, its variable parts still as text.
+#[derive(Deserialize)]
+struct Request<'a> {
+    jsonrpc: Option<String>,
+    method: Option<String>,
+    #[serde(borrow)]
+    params: Option<&'a RawValue>,
+    #[serde(borrow)]
+    id: Option<&'a RawValue>,
+}
+
+/// A response.
+#[derive(Serialize)]
+struct Response<'a> {
+    jsonrpc: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    result: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a Error>,
+    id: &'a RawValue,
+}
+
+/// The id of a request as it was written: a string or a number.
+struct Id(Box<RawValue>);
+
+impl Id {
+    const NULL: Option<Self> = None;
+
+    fn take(raw: &RawValue) -> Option<Self> {
+        let first = raw.get().as_bytes().first().copied();
+        matches!(first, Some(b'"' | b'-' | b'0'..=b'9')).then(|| Self(raw.to_owned()))
+    }
+}
+
+/// Answers one line. Pure but for what the method does.
+async fn answer(line: &[u8], methods: &Methods) -> (Option<Id>, Result<Box<RawValue>, Error>) {
+    let invalid = |message: &str| Err(Error::new(Code::InvalidRequest, message));
+    let Ok(text) = std::str::from_utf8(line) else {
+        return (Id::NULL, Err(Error::new(Code::Parse, "the request is not UTF-8")));
+    };
+    if text.trim_start().starts_with('[') {
+        return (Id::NULL, invalid("one request a line, no batches"));
+    }
+    let request: Request<'_> = match serde_json::from_str(text) {
+        Ok(request) => request,
+        Err(e) if e.is_data() => return (Id::NULL, invalid(&format!("not a request: {e}"))),
+        Err(e) => return (Id::NULL, Err(Error::new(Code::Parse, format!("not JSON: {e}")))),
+    };
+    let Some(id) = request.id.and_then(Id::take) else {
+        return (
+            Id::NULL,
+            invalid("`id` is missing, or not a string or number: every request is answered"),
+        );
+    };
+    let refused = match (&request.jsonrpc, &request.method) {
+        (Some(version), _) if version != "2.0" => invalid("`jsonrpc` is not \"2.0\""),
+        (_, None) => invalid("`method` is missing"),
+        (_, Some(method)) => methods.call(method, request.params).await,
+    };
+    (Some(id), refused)
+}
+
+struct Answers {
+    write: OwnedWriteHalf,
+    timeout: Duration,
+}
+
+impl Answers {
+    async fn send(&mut self, id: Option<Id>, answer: Result<Box<RawValue>, Error>) -> io::Result<()> {
+        let null = Id(RawValue::NULL.to_owned());
+        let response = Response {
+            jsonrpc: "2.0",
+            result: answer.as_deref().ok(),
+            error: answer.as_ref().err(),
+            id: &id.unwrap_or(null).0,
+        };
+        let mut line = serde_json::to_vec(&response)?;
+        line.push(b'\n');
+        timeout(self.timeout, self.write.write_all(&line)).await?
+    }
+}
