@@ -1,1 +1,20 @@
-//! Relays and streams.
+//! Streams, buffers, coarse timers and the machinery that moves bytes between two connections.
+//!
+//! - [`Stream`]: a TCP connection, plain or behind TLS.
+//! - [`pump`]: one direction of a message body or a tunnel; copies small amounts through a scratch buffer of the
+//!   thread and goes over to `splice(2)` when it gets long.
+//! - [`relay`]: a tunnel, two pumps with half-close and an idle check.
+//! - [`wheel`]: timers in steps of 100 ms, for the many time-outs that hardly ever fire.
+//! - [`buffer`]: read buffers that go back to their thread's pool when they are empty.
+//!
+//! An idle tunnel owns no buffer and no pipe. Nothing here knows HTTP, configuration or logs.
+
+pub mod buffer;
+mod pipes;
+pub mod pump;
+pub mod relay;
+mod scratch;
+mod stream;
+pub mod wheel;
+
+pub use stream::{SecureIo, Stream};

@@ -1,0 +1,224 @@
+//! A tunnel between a client and an upstream: two pumps, half-close, an idle check.
+//!
+//! [`Relay`] is a small future of its own. Whoever sets a tunnel up spawns it and ends, so that what the set-up needed
+//! (parsers, buffers, the request) is not kept for the tunnel's life.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::AsyncWrite;
+
+use crate::Stream;
+use crate::pump::{Meter, Pump, PumpEnd, PumpError, PumpOptions, UntilClose};
+use crate::wheel::Timer;
+
+/// One end of a tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// The end that asked for the tunnel.
+    Client,
+    /// The end it leads to.
+    Upstream,
+}
+
+/// Watches a tunnel: counts, and may end it.
+pub trait Watch {
+    /// `n` bytes were read from `side`.
+    fn read(&self, side: Side, n: u64);
+    /// `n` bytes were written to `side`.
+    fn wrote(&self, side: Side, n: u64);
+    /// `side` has sent its last byte, the other one has not.
+    fn half_closed(&self, side: Side);
+    /// Asked at every idle check: whether the tunnel must end for a reason of its owner's.
+    fn must_end(&self) -> bool;
+}
+
+/// Why a tunnel ended.
+#[derive(Debug)]
+pub enum RelayEnd {
+    /// Both directions are through; this side was the first to finish.
+    Closed(Side),
+    /// No byte passed for too many idle checks.
+    Idle,
+    /// The owner asked for it ([`Watch::must_end`]).
+    MustEnd,
+    /// Reading from this side failed.
+    ReadFailed(Side, io::Error),
+    /// Writing to this side failed.
+    WriteFailed(Side, io::Error),
+}
+
+/// The idle check of a tunnel.
+pub struct IdleCheck {
+    /// An unarmed timer.
+    pub timer: Timer,
+    /// Time between two checks.
+    pub interval: Duration,
+    /// The tunnel ends when more than this many checks in a row saw no byte.
+    pub most: usize,
+}
+
+/// The tunnel. Resolves to the reason of its end; dropping it closes both streams.
+pub struct Relay<W> {
+    client: Stream,
+    upstream: Stream,
+    up: Direction,
+    down: Direction,
+    first: Option<Side>,
+    idle: IdleCheck,
+    idle_checks: usize,
+    moved_at_check: u64,
+    watch: W,
+}
+
+struct Direction {
+    pump: Pump<UntilClose>,
+    state: State,
+}
+
+#[derive(PartialEq, Eq, Clone, Copy)]
+enum State {
+    Open,
+    ShuttingDown,
+    Done,
+}
+
+struct Metered<'a, W> {
+    watch: &'a W,
+    from: Side,
+    to: Side,
+}
+
+impl<W: Watch> Meter for Metered<'_, W> {
+    fn read(&self, n: u64) {
+        self.watch.read(self.from, n);
+    }
+
+    fn wrote(&self, n: u64) {
+        self.watch.wrote(self.to, n);
+    }
+}
+
+impl<W: Watch> Relay<W> {
+    /// A tunnel that starts with bytes already read from the client and not yet sent to the upstream, and the other
+    /// way round. The owner has counted them as read.
+    pub fn new(
+        (client, from_client): (Stream, Vec<u8>),
+        (upstream, from_upstream): (Stream, Vec<u8>),
+        options: PumpOptions,
+        mut idle: IdleCheck,
+        watch: W,
+    ) -> Self {
+        idle.timer.arm(idle.interval);
+        let direction = |bytes| {
+            let mut pump = Pump::new(UntilClose, options);
+            pump.preload(bytes);
+            Direction {
+                pump,
+                state: State::Open,
+            }
+        };
+        Self {
+            client,
+            upstream,
+            up: direction(from_client),
+            down: direction(from_upstream),
+            first: None,
+            idle,
+            idle_checks: 0,
+            moved_at_check: 0,
+            watch,
+        }
+    }
+
+    /// The watch, for what it has counted.
+    pub fn watch(&self) -> &W {
+        &self.watch
+    }
+
+    fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<RelayEnd> {
+        for from in [Side::Client, Side::Upstream] {
+            if let Poll::Ready(Err(end)) = self.poll_direction(cx, from) {
+                return Poll::Ready(end);
+            }
+        }
+        if self.up.state == State::Done && self.down.state == State::Done {
+            return Poll::Ready(RelayEnd::Closed(self.first.unwrap_or(Side::Client)));
+        }
+        while self.idle.timer.poll_fired(cx).is_ready() {
+            if self.watch.must_end() {
+                return Poll::Ready(RelayEnd::MustEnd);
+            }
+            let moved = self.up.pump.moved() + self.down.pump.moved();
+            self.idle_checks = if moved == self.moved_at_check {
+                self.idle_checks + 1
+            } else {
+                0
+            };
+            self.moved_at_check = moved;
+            if self.idle_checks > self.idle.most {
+                return Poll::Ready(RelayEnd::Idle);
+            }
+            self.idle.timer.arm(self.idle.interval);
+        }
+        Poll::Pending
+    }
+
+    fn poll_direction(&mut self, cx: &mut Context<'_>, from: Side) -> Poll<Result<(), RelayEnd>> {
+        let (direction, source, sink, to, other_done) = match from {
+            Side::Client => {
+                let done = self.down.state == State::Done;
+                (&mut self.up, &mut self.client, &mut self.upstream, Side::Upstream, done)
+            }
+            Side::Upstream => {
+                let done = self.up.state == State::Done;
+                (&mut self.down, &mut self.upstream, &mut self.client, Side::Client, done)
+            }
+        };
+        if direction.state == State::Open {
+            let meter = Metered {
+                watch: &self.watch,
+                from,
+                to,
+            };
+            match ready!(direction.pump.poll(cx, source, sink, &meter)) {
+                Ok(PumpEnd::Eof | PumpEnd::Complete) => {}
+                Err(PumpError::Read(error)) => return Poll::Ready(Err(RelayEnd::ReadFailed(from, error))),
+                Err(PumpError::Write(error)) => return Poll::Ready(Err(RelayEnd::WriteFailed(to, error))),
+                Err(PumpError::Framing(never)) => match never {},
+                Err(PumpError::Truncated) => unreachable!("a tunnel may end anywhere"),
+            }
+            if self.first.is_none() {
+                self.first = Some(from);
+                self.watch.half_closed(from);
+            }
+            // With both ends through, closing the sockets says the same with one system call less. TLS needs its
+            // close_notify all the same.
+            direction.state = if other_done && sink.plain().is_some() {
+                State::Done
+            } else {
+                State::ShuttingDown
+            };
+        }
+        if direction.state == State::ShuttingDown {
+            // A failing shutdown means that the peer is gone: nothing is left to tell it.
+            let _ = ready!(Pin::new(sink).poll_shutdown(cx));
+            direction.state = State::Done;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<W: Watch + Unpin> Future for Relay<W> {
+    type Output = RelayEnd;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<RelayEnd> {
+        self.get_mut().poll_ended(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests;
