@@ -4,5 +4,6 @@
 //! Everything here is a thin, blocking-free wrapper: no policy, no logging, no runtime.
 
 pub mod affinity;
+pub mod daemon;
 pub mod socket;
 pub mod splice;
