@@ -13,6 +13,7 @@ mod client;
 mod error;
 mod listener;
 mod methods;
+pub mod paths;
 mod server;
 #[cfg(test)]
 mod tests;

@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -57,12 +58,13 @@ impl Peers {
     }
 }
 
-/// Serves `listener` until `stop` ends; calls that run then are dropped.
+/// Serves `listener` until `stop` ends: then the socket is closed and each connection ends once it has the answer that
+/// it waits for.
 ///
 /// Never ends of its own accord: an error of `accept` (out of descriptors) is waited out.
 ///
 /// # Cancel safety
-/// Dropping the future closes all connections and the listener.
+/// Dropping the future closes all connections and the listener; running calls are dropped.
 pub async fn serve(
     listener: Listener,
     methods: Arc<Methods>,
@@ -71,15 +73,16 @@ pub async fn serve(
     stop: impl Future<Output = ()>,
 ) {
     let mut connections = JoinSet::new();
+    let (stopping, stopped) = watch::channel(false);
     let mut stop = std::pin::pin!(stop);
     loop {
         let io = tokio::select! {
-            () = &mut stop => return,
+            () = &mut stop => break,
             Some(_) = connections.join_next() => continue,
             conn = accept(&listener) => conn,
         };
         let refusal = refuse(&io, &peers, connections.len(), &limits);
-        let (methods, limits) = (Arc::clone(&methods), limits.clone());
+        let (methods, limits, stopped) = (Arc::clone(&methods), limits.clone(), stopped.clone());
         connections.spawn(async move {
             let (read, write) = io.into_split();
             let mut answers = Answers {
@@ -89,10 +92,13 @@ pub async fn serve(
             // Either way the connection ends; its errors are the client's own affair.
             let _ = match refusal {
                 Some(error) => answers.send(Id::NULL, Err(error)).await,
-                None => converse(read, &mut answers, &methods, &limits).await,
+                None => converse(read, &mut answers, &methods, &limits, stopped).await,
             };
         });
     }
+    drop(listener);
+    stopping.send_replace(true);
+    while connections.join_next().await.is_some() {}
 }
 
 async fn accept(listener: &Listener) -> UnixStream {
@@ -121,12 +127,21 @@ fn refuse(io: &UnixStream, peers: &Peers, open: usize, limits: &Limits) -> Optio
     }
 }
 
-async fn converse(read: OwnedReadHalf, answers: &mut Answers, methods: &Methods, limits: &Limits) -> io::Result<()> {
+async fn converse(
+    read: OwnedReadHalf,
+    answers: &mut Answers,
+    methods: &Methods,
+    limits: &Limits,
+    mut stopped: watch::Receiver<bool>,
+) -> io::Result<()> {
     let mut lines = BufReader::new(read);
     let mut line = Vec::new();
     loop {
         line.clear();
-        let whole = timeout(limits.recv_timeout, read_line(&mut lines, &mut line, limits.line)).await;
+        let whole = tokio::select! {
+            whole = timeout(limits.recv_timeout, read_line(&mut lines, &mut line, limits.line)) => whole,
+            _ = stopped.wait_for(|stopped| *stopped) => return Ok(()),
+        };
         match whole {
             Ok(Ok(Line::Whole)) if line.trim_ascii().is_empty() => {}
             Ok(Ok(Line::Whole)) => {

@@ -224,6 +224,45 @@ async fn one_connection_too_many_is_told_so() {
 }
 
 #[tokio::test]
+async fn a_stop_closes_idle_connections_and_finishes_running_calls() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("d.ctl");
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let (begun, mut begins) = tokio::sync::mpsc::channel::<()>(1);
+    let go_on = Arc::new(tokio::sync::Notify::new());
+    let waiting = Arc::clone(&go_on);
+    let mut methods = methods();
+    methods.add("wait", "answers when told", move |_: NoParams| {
+        let (begun, waiting) = (begun.clone(), Arc::clone(&waiting));
+        async move {
+            begun.send(()).await.unwrap();
+            waiting.notified().await;
+            Ok("done")
+        }
+    });
+    let listener = Listener::bind(&path).unwrap();
+    let (methods, limits) = (Arc::new(methods), Limits::default());
+    let serving = serve(listener, methods, Peers::default(), limits, async move {
+        stopped.await.unwrap();
+    });
+    let client = async {
+        let mut idle = UnixStream::connect(&path).await.unwrap();
+        let mut busy = Client::connect(&path).await.unwrap();
+        let call = busy.call::<String>("wait", NoParams {});
+        let stopper = async {
+            begins.recv().await.unwrap();
+            stop.send(()).unwrap();
+            assert_eq!(idle.read(&mut [0; 8]).await.unwrap(), 0, "an idle connection is closed");
+            assert!(!path.exists(), "the socket is gone");
+            go_on.notify_one();
+        };
+        let (answer, ()) = tokio::join!(call, stopper);
+        assert_eq!(answer.unwrap(), "done");
+    };
+    tokio::join!(serving, client);
+}
+
+#[tokio::test]
 async fn describe_lists_methods_with_the_schema_of_their_parameters() {
     let served = Served::start(Limits::default());
     let mut client = Client::connect(&served.path()).await.unwrap();

@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::process::{DumpableBehavior, Resource, Rlimit};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal};
 
 /// How [`detach`] came back.
 #[derive(Debug)]
@@ -129,6 +129,14 @@ pub fn forbid_dumps() -> io::Result<()> {
     };
     rustix::process::setrlimit(Resource::Core, none)?;
     Ok(())
+}
+
+/// Asks for SIGTERM when the thread that started this process ends.
+///
+/// # Errors
+/// If the system refuses.
+pub fn stop_with_parent() -> io::Result<()> {
+    Ok(rustix::process::set_parent_process_death_signal(Some(Signal::TERM))?)
 }
 
 /// Raises the limit of open files to the most that we may have, and returns it (`None`: no limit).
