@@ -1,0 +1,75 @@
+//! JSON Schemas of sections, for editors that complete and check.
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde_json::{Map, Value, json};
+
+use crate::kinds::{self, Kinds};
+
+/// The schema of a hybrid section: a list of nodes, or of paths of files that hold some.
+pub fn nodes<T: Kinds>(generator: &mut SchemaGenerator) -> Schema {
+    let kinds: Vec<Schema> = T::kinds().iter().map(|kind| node::<T>(kind.name, (kind.schema)(generator))).collect();
+    json_schema!({
+        "anyOf": [
+            {"type": "string", "description": "the path of a file or folder that holds the nodes"},
+            {
+                "type": "array",
+                "items": {"anyOf": [{"type": "string", "description": "the path of a file or folder"}, {"anyOf": kinds}]},
+            },
+        ],
+    })
+}
+
+/// The schema of one kind's config, and `name` and `type` beside its keys.
+fn node<T: Kinds>(kind: &str, mut config: Schema) -> Schema {
+    let object = config.ensure_object();
+    object.entry("type").or_insert_with(|| json!("object"));
+    let mut properties = Map::new();
+    properties.insert("name".to_owned(), json!({"type": "string", "description": "unique among its kind"}));
+    let mut required = vec![json!("name")];
+    if kinds::is_typed::<T>() {
+        properties.insert("type".to_owned(), json!({"const": kind}));
+        if T::UNTYPED != Some(kind) {
+            required.push(json!("type"));
+        }
+    }
+    if let Some(Value::Object(own)) = object.remove("properties") {
+        properties.extend(own);
+    }
+    if let Some(Value::Array(own)) = object.remove("required") {
+        required.extend(own);
+    }
+    object.insert("properties".to_owned(), Value::Object(properties));
+    object.insert("required".to_owned(), Value::Array(required));
+    config
+}
+
+/// The schema of a whole file from those of its sections.
+///
+/// Sections of other daemons that are not among them are allowed as they are.
+pub fn root(generator: SchemaGenerator, sections: Vec<(&'static str, Schema)>) -> Value {
+    let mut generator = generator;
+    let mut properties = Map::new();
+    for root in crate::roots::GROUP {
+        properties.insert(root.key.to_owned(), Value::Bool(true));
+    }
+    for (key, schema) in sections {
+        properties.insert(key.to_owned(), schema.to_value());
+    }
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "type": "object",
+        "properties": properties,
+        "additionalProperties": false,
+        "$defs": generator.take_definitions(true),
+    })
+}
+
+/// A generator with the settings that all schemas share.
+pub fn generator() -> SchemaGenerator {
+    schemars::generate::SchemaSettings::draft2020_12().into_generator()
+}
+
+/// The schema of a plain section.
+pub fn section<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
+    generator.subschema_for::<T>()
+}
