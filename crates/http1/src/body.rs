@@ -177,7 +177,7 @@ pub enum BodyError {
     /// A trailer that is no header field, or is folded.
     #[error("malformed trailer field")]
     Trailer,
-    /// The trailers together, line ends not counted, are longer than [`Limits::head_max`].
+    /// The trailers together, LFs not counted, are longer than [`Limits::head_max`].
     #[error("trailers too large")]
     TrailersTooLarge,
     /// The connection ended within the body.
@@ -348,7 +348,7 @@ impl ChunkScanner {
                 self.size_digit(byte, 0)
             }
             State::Size(digits) => match byte {
-                b'\r' => Ok(State::SizeLf),
+                b'\r' => self.count_line_byte().map(|()| State::SizeLf),
                 b';' => self.count_line_byte().map(|()| State::ExtensionStart),
                 _ => self.size_digit(byte, digits),
             },
@@ -451,8 +451,8 @@ impl ChunkScanner {
 
     fn count_line_byte(&mut self) -> Result<(), BodyError> {
         self.line = self.line.saturating_add(1);
-        // Two bytes are kept for the CRLF.
-        if self.line > self.line_max.saturating_sub(2) {
+        // One byte is kept for the LF.
+        if self.line >= self.line_max {
             Err(BodyError::LineTooLong)
         } else {
             Ok(())

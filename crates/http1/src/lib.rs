@@ -35,8 +35,9 @@
 //! assert_eq!((scan.forward, scan.done), (4, true));
 //!
 //! let mut upstream = Vec::new();
-//! // Without a Host field the URL's authority is sent: `HostLine::Replace(url.authority.text)`.
-//! let host = if request.host.is_some() { HostLine::AsSent } else { HostLine::Replace(url.authority.text) };
+//! // Without a Host field, or with an empty one, the URL's authority is sent.
+//! let has_host = request.host_authority().is_some();
+//! let host = if has_host { HostLine::AsSent } else { HostLine::Replace(url.authority.text) };
 //! request.forward(&ForwardRequest { host, ..ForwardRequest::new(TargetLine::Origin(&url)) }, &mut upstream);
 //! upstream.extend_from_slice(&client_buf[request.len..request.len + scan.forward]);
 //! assert_eq!(upstream, b"POST /a?b HTTP/1.1\r\nHost: o.example\r\nContent-Length: 4\r\n\r\nbody");
@@ -63,6 +64,8 @@
 //! # }
 //! ```
 //!
+//! The feature `cases` brings the table of malformed and smuggling messages, with what must come of each.
+//!
 //! What the caller has to mind:
 //! - A framing error, on either side and at any point, ends both connections.
 //! - To an HTTP/1.0 client: no 1xx; a chunked body goes as [`BodyOut::UntilClose`] with [`BodyScanner::payload`] (a
@@ -75,11 +78,15 @@
 
 mod basic;
 mod body;
+#[cfg(any(test, feature = "cases"))]
+pub mod cases;
 mod fields;
 mod forward;
 mod limits;
 mod method;
 mod partial;
+#[cfg(any(test, feature = "cases"))]
+pub mod properties;
 mod reply;
 mod request;
 mod response;
