@@ -1,3 +1,9 @@
-//! Records audited streams.
+//! Takes stream dumps and audit events.
 
-fn main() {}
+mod daemon;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    sluice_lifecycle::run::<daemon::Auditd>()
+}

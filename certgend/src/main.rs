@@ -1,3 +1,9 @@
 //! Mints certificates for TLS interception.
 
-fn main() {}
+mod daemon;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    sluice_lifecycle::run::<daemon::Certgend>()
+}

@@ -1,3 +1,9 @@
-//! A small ICAP server for trials and tests.
+//! Answers ICAP requests for trials and tests.
 
-fn main() {}
+mod daemon;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    sluice_lifecycle::run::<daemon::IcapStub>()
+}
