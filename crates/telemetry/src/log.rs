@@ -104,6 +104,19 @@ pub fn enabled(level: Level) -> bool {
     number(level) <= LEVEL.load(Ordering::Relaxed)
 }
 
+/// The level up to which records are written, notices aside.
+pub fn level() -> Level {
+    let number = LEVEL.load(Ordering::Relaxed).into();
+    Level::from_usize(number).unwrap_or(Level::Critical)
+}
+
+/// Sets the level while the daemon runs. Records of libraries keep to the verbosity of the start.
+pub fn set_level(level: Level) {
+    if ROOT.get().is_some() {
+        LEVEL.store(number(level), Ordering::Relaxed);
+    }
+}
+
 fn number(level: Level) -> u8 {
     match level {
         Level::Critical => 1,
