@@ -3,6 +3,8 @@
 use std::fmt;
 use std::net::Ipv6Addr;
 
+use sluice_addr::{Host, Upstream};
+
 use crate::fields::{is_tchar, put_decimal};
 use crate::method::Method;
 
@@ -207,6 +209,15 @@ impl<'b> Authority<'b> {
             is_ipv6,
             port,
         })
+    }
+
+    /// The host and port to connect to, in the form that rules and logs compare.
+    ///
+    /// # Errors
+    /// [`TargetError::BadHost`] if the host is no name after all, e.g. for an empty or too long label.
+    pub fn to_upstream(&self, default_port: u16) -> Result<Upstream, TargetError> {
+        let host = Host::parse(self.host).map_err(|_| TargetError::BadHost)?;
+        Ok(Upstream::new(host, self.port.unwrap_or(default_port)))
     }
 
     /// `text` without its port if that is `port`.

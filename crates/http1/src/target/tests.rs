@@ -75,6 +75,20 @@ fn targets_are_written_for_origin_and_parent_h1_01() {
 }
 
 #[test]
+fn an_upstream_has_one_form_h1_20() {
+    let upstream = |text| {
+        Authority::parse(text)
+            .unwrap()
+            .to_upstream(80)
+            .map(|upstream| upstream.to_string())
+    };
+    assert_eq!(upstream("[::ffff:10.0.0.1]:81"), Ok("10.0.0.1:81".to_owned()));
+    assert_eq!(upstream("[2001:DB8::1]"), Ok("[2001:db8::1]:80".to_owned()));
+    assert_eq!(upstream("EXAMPLE.com."), Ok("example.com:80".to_owned()));
+    assert_eq!(upstream("a..b"), Err(TargetError::BadHost));
+}
+
+#[test]
 fn ports_are_written_for_connect() {
     let written = |text, default_port| {
         let mut out = Vec::new();
