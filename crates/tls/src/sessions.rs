@@ -1,0 +1,163 @@
+//! The client's session cache: a bounded number of sites, each with a bounded number of sessions.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::{Mutex, PoisonError};
+
+use openssl::ssl::{SslSession, SslVersion};
+use sluice_addr::Host;
+
+/// Whose sessions may resume one another: name and port, never across.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub(crate) struct Site {
+    pub(crate) name: Host,
+    pub(crate) port: u16,
+}
+
+/// Sessions by site; the site that was used longest ago makes room.
+pub(crate) struct Sessions {
+    max_sites: usize,
+    max_each: usize,
+    sites: Mutex<Sites<SslSession>>,
+}
+
+impl Sessions {
+    pub(crate) fn new(max_sites: usize, max_each: usize) -> Self {
+        Self {
+            max_sites,
+            max_each,
+            sites: Mutex::new(Sites::default()),
+        }
+    }
+
+    pub(crate) fn put(&self, site: &Site, session: SslSession) {
+        let mut sites = self.sites.lock().unwrap_or_else(PoisonError::into_inner);
+        sites.put(site, session, self.max_sites, self.max_each);
+    }
+
+    /// The newest session for `site`. One of TLS 1.3 leaves the cache: it is resumed once (RFC 8446 §C.4).
+    pub(crate) fn take(&self, site: &Site) -> Option<SslSession> {
+        let mut sites = self.sites.lock().unwrap_or_else(PoisonError::into_inner);
+        sites.take(site, |session| session.protocol_version() == SslVersion::TLS1_3)
+    }
+}
+
+/// The bookkeeping, apart from the kind of session so that it can be tested without a peer.
+struct Sites<S> {
+    clock: u64,
+    by_site: HashMap<Site, Entry<S>>,
+    by_use: BTreeMap<u64, Site>,
+}
+
+struct Entry<S> {
+    used: u64,
+    sessions: VecDeque<S>,
+}
+
+impl<S> Default for Sites<S> {
+    fn default() -> Self {
+        Self {
+            clock: 0,
+            by_site: HashMap::new(),
+            by_use: BTreeMap::new(),
+        }
+    }
+}
+
+impl<S: Clone> Sites<S> {
+    fn put(&mut self, site: &Site, session: S, max_sites: usize, max_each: usize) {
+        self.clock += 1;
+        let entry = self.by_site.entry(site.clone()).or_insert_with(|| Entry {
+            used: 0,
+            sessions: VecDeque::new(),
+        });
+        self.by_use.remove(&entry.used);
+        entry.used = self.clock;
+        entry.sessions.push_back(session);
+        while entry.sessions.len() > max_each {
+            entry.sessions.pop_front();
+        }
+        self.by_use.insert(self.clock, site.clone());
+        while self.by_site.len() > max_sites {
+            let Some((_, oldest)) = self.by_use.pop_first() else {
+                break;
+            };
+            self.by_site.remove(&oldest);
+        }
+    }
+
+    fn take(&mut self, site: &Site, once: impl Fn(&S) -> bool) -> Option<S> {
+        let entry = self.by_site.get_mut(site)?;
+        self.clock += 1;
+        self.by_use.remove(&entry.used);
+        entry.used = self.clock;
+        let newest = entry.sessions.back()?;
+        if !once(newest) {
+            let session = newest.clone();
+            self.by_use.insert(self.clock, site.clone());
+            return Some(session);
+        }
+        let session = entry.sessions.pop_back();
+        if entry.sessions.is_empty() {
+            self.by_site.remove(site);
+        } else {
+            self.by_use.insert(self.clock, site.clone());
+        }
+        session
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn site(name: &str, port: u16) -> Site {
+        Site {
+            name: Host::Domain(name.into()),
+            port,
+        }
+    }
+
+    #[test]
+    fn sessions_are_kept_apart_by_name_and_by_port() {
+        let mut sites = Sites::default();
+        sites.put(&site("a", 443), 1, 8, 4);
+        assert_eq!(sites.take(&site("a", 444), |_| false), None);
+        assert_eq!(sites.take(&site("b", 443), |_| false), None);
+        assert_eq!(sites.take(&site("a", 443), |_| false), Some(1));
+    }
+
+    #[test]
+    fn a_session_for_one_use_is_given_once_and_the_newest_comes_first() {
+        let mut sites = Sites::default();
+        for session in [1, 2] {
+            sites.put(&site("a", 443), session, 8, 4);
+        }
+        assert_eq!(sites.take(&site("a", 443), |_| true), Some(2));
+        assert_eq!(sites.take(&site("a", 443), |_| true), Some(1));
+        assert_eq!(sites.take(&site("a", 443), |_| true), None);
+        assert!(sites.by_use.is_empty());
+    }
+
+    #[test]
+    fn the_site_used_longest_ago_makes_room() {
+        let mut sites = Sites::default();
+        sites.put(&site("a", 1), 1, 2, 4);
+        sites.put(&site("b", 1), 2, 2, 4);
+        assert_eq!(sites.take(&site("a", 1), |_| false), Some(1));
+        sites.put(&site("c", 1), 3, 2, 4);
+        assert_eq!(sites.take(&site("b", 1), |_| false), None);
+        assert_eq!(sites.take(&site("a", 1), |_| false), Some(1));
+        assert_eq!(sites.by_use.len(), sites.by_site.len());
+    }
+
+    #[test]
+    fn a_site_keeps_its_newest_sessions() {
+        let mut sites = Sites::default();
+        for session in 1..=5 {
+            sites.put(&site("a", 1), session, 2, 2);
+        }
+        assert_eq!(sites.take(&site("a", 1), |_| true), Some(5));
+        assert_eq!(sites.take(&site("a", 1), |_| true), Some(4));
+        assert_eq!(sites.take(&site("a", 1), |_| true), None);
+    }
+}
