@@ -56,7 +56,7 @@ pub enum Sink {
 /// Ends the process log when dropped, after writing what is queued. Keep it until the end of `main`.
 #[must_use = "the process log ends when this is dropped"]
 pub struct Guard {
-    _queue: Option<AsyncGuard>,
+    queue: Option<AsyncGuard>,
 }
 
 impl fmt::Debug for Guard {
@@ -67,7 +67,9 @@ impl fmt::Debug for Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        LEVEL.store(0, Ordering::Relaxed);
+        if self.queue.is_some() {
+            LEVEL.store(0, Ordering::Relaxed);
+        }
     }
 }
 
@@ -85,7 +87,7 @@ pub fn init(config: &ProcessLog) -> Guard {
         .build_with_guard();
     let root = Logger::root(queue.ignore_res(), slog::o!());
     if ROOT.set(root).is_err() {
-        return Guard { _queue: None };
+        return Guard { queue: None };
     }
     let level = match config.verbosity {
         0 => Level::Warning,
@@ -95,7 +97,7 @@ pub fn init(config: &ProcessLog) -> Guard {
     };
     LEVEL.store(number(level), Ordering::Relaxed);
     bridge::install(level);
-    Guard { _queue: Some(guard) }
+    Guard { queue: Some(guard) }
 }
 
 /// Whether records of that level are written: one relaxed load.

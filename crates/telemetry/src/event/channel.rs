@@ -42,7 +42,7 @@ pub(super) struct Stats {
 }
 
 impl Stats {
-    fn new(name: &str) -> Self {
+    pub(super) fn new(name: &str) -> Self {
         Self {
             name: name.to_owned(),
             stat_id: next_stat_id(),
@@ -186,6 +186,10 @@ impl Channel {
 
     pub(super) fn is_empty(&self) -> bool {
         self.queue.is_empty()
+    }
+
+    pub(super) fn is_half_full(&self) -> bool {
+        self.queue.len() >= self.half
     }
 
     /// Records offered from now on are dropped.

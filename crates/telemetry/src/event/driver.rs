@@ -197,7 +197,7 @@ impl Stdout {
         }
     }
 
-    fn write(&mut self, event: &Event<'_>, stats: &Arc<Stats>, errors: &mut IoErrors) {
+    pub(super) fn write(&mut self, event: &Event<'_>, stats: &Arc<Stats>, errors: &mut IoErrors) {
         let start = self.buffer.len();
         let human = &mut self.human;
         let encoded = encode(&mut self.buffer, stats, |out| match self.format {
@@ -213,7 +213,7 @@ impl Stdout {
         }
     }
 
-    fn flush(&mut self, errors: &mut IoErrors) {
+    pub(super) fn flush(&mut self, errors: &mut IoErrors) {
         if self.pending.is_empty() {
             return;
         }

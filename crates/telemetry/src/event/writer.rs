@@ -40,12 +40,18 @@ struct Shared {
 
 impl Writer {
     pub(super) fn start(config: &LoggerConfig, identity: &Identity) -> io::Result<Arc<Self>> {
+        Self::start_polling(config, identity, POLL)
+    }
+
+    /// Starts one that looks at the queues every `poll`, when nobody wakes it.
+    pub(super) fn start_polling(config: &LoggerConfig, identity: &Identity, poll: Duration) -> io::Result<Arc<Self>> {
         let shared = Arc::new(Shared::default());
         let mut threads = Vec::new();
         for number in 0..config.thread_number.max(1) {
             let work = Work {
                 shared: Arc::clone(&shared),
                 driver: Driver::new(config, identity),
+                poll,
                 identity: identity.clone(),
                 loggers: Vec::new(),
                 version: 0,
@@ -131,6 +137,7 @@ impl Writer {
 struct Work {
     shared: Arc<Shared>,
     driver: Driver,
+    poll: Duration,
     identity: Identity,
     loggers: Vec<Arc<Channel>>,
     version: u64,
@@ -154,7 +161,13 @@ impl Work {
             }
             self.forget_unused();
             self.shared.wake.rearm();
-            let nap = self.driver.due_in(Instant::now()).map_or(POLL, |due| due.min(POLL));
+            if self.loggers.iter().any(|it| it.is_half_full()) {
+                continue;
+            }
+            let nap = self
+                .driver
+                .due_in(Instant::now())
+                .map_or(self.poll, |due| due.min(self.poll));
             thread::park_timeout(nap);
         }
         let until = lock(&self.shared.until).unwrap_or_else(Instant::now);

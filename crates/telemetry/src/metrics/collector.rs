@@ -65,7 +65,7 @@ impl From<usize> for Gauge {
 }
 
 /// Takes what a [`Collector`] was told, tags complete.
-pub(super) trait Emit {
+pub(crate) trait Emit {
     fn counter(&mut self, name: &str, tags: &[(&str, &str)], rule: Rule, value: u64);
     fn gauge(&mut self, name: &str, tags: &[(&str, &str)], rule: Rule, value: Gauge);
 }
@@ -81,7 +81,7 @@ pub struct Collector<'a> {
 
 impl<'a> Collector<'a> {
     /// `sanitise`: replaces what has a meaning of its own on the wire.
-    pub(super) fn new(out: &'a mut dyn Emit, sanitise: bool) -> Self {
+    pub(crate) fn new(out: &'a mut dyn Emit, sanitise: bool) -> Self {
         Self {
             out,
             sanitise,

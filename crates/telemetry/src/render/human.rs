@@ -95,7 +95,8 @@ impl Human {
         out.push(b' ');
         write!(OneLine(out), "{}", event.message)?;
         self.collect(event)?;
-        for field in &self.fields {
+        // slog hands the fields of its macros over last first.
+        for field in self.fields.iter().rev() {
             out.push(b',');
             self.field(field, out);
         }
