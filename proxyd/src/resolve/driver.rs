@@ -11,9 +11,10 @@ use std::{
 
 use bytes::BytesMut;
 use futures_util::{StreamExt, stream::FuturesUnordered};
+use rustix::net::RecvFlags;
 use sluice_wire::dns::{FrameError, ParseError, Reply, ResolveError, put_frame, take_frame};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest},
     net::{TcpStream, UdpSocket, UnixStream},
     time::{Instant, sleep, timeout},
 };
@@ -266,7 +267,7 @@ impl Driver {
                 return End { useful, lost: None };
             }
             tokio::select! {
-                received = socket.recv(&mut packet) => match received {
+                received = receive(&socket, &mut packet) => match received {
                     Ok(length) => {
                         if let Some(id) = self.handle_packet(&packet[..length]) {
                             truncated.push_back(id);
@@ -342,6 +343,12 @@ async fn connected_socket(address: SocketAddr) -> io::Result<UdpSocket> {
     socket.connect(address).await?;
     socket.writable().await?; // else the first `try_send` would not know
     Ok(socket)
+}
+
+/// Receives a packet or the news that the port is closed: the latter does not make a socket readable.
+async fn receive(socket: &UdpSocket, packet: &mut [u8]) -> io::Result<usize> {
+    let receive = || Ok(rustix::net::recv(socket, &mut *packet, RecvFlags::empty())?.1);
+    socket.async_io(Interest::READABLE | Interest::ERROR, receive).await
 }
 
 /// Asks once more over a connection of its own (RFC 7766 §5).

@@ -575,6 +575,18 @@ async fn a_closed_udp_port_fails_lookups_at_their_deadline() {
     );
 }
 
+#[tokio::test]
+async fn a_closed_udp_port_is_noticed_at_once() {
+    let address = UdpSocket::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let resolver = resolver(Peer::Udp(address));
+    let start = Instant::now();
+    tokio::select! {
+        _ = lookup(&resolver, "example.net") => panic!("nobody answers"),
+        () = until_down(&resolver) => {}
+    }
+    assert!(start.elapsed() < Duration::from_millis(500));
+}
+
 mod cache {
     use super::super::cache::{Cache, Found, Key};
     use super::*;

@@ -63,6 +63,13 @@ pub struct Answer {
 #[derive(Clone, Debug)]
 pub struct Reply(Message);
 
+impl From<Message> for Reply {
+    /// Takes a message that hickory has decoded and knows for a response.
+    fn from(message: Message) -> Self {
+        Self(message)
+    }
+}
+
 impl Reply {
     /// Reads one message as a reply.
     ///
@@ -133,12 +140,16 @@ impl Reply {
                 alias: None,
             });
         }
+        let negative_ttl = self.negative_ttl();
         Ok(Answer {
             addresses,
-            ttl: self
-                .negative_ttl()
-                .map(|ttl| alias_ttl.map_or(ttl, |alias| alias.min(ttl))),
-            alias: (owner != question.name()).then(|| domain_of(owner)).flatten(),
+            ttl: negative_ttl.map_or(alias_ttl, |ttl| smaller(alias_ttl, ttl)),
+            // with an authority record the server says that there is nothing at the end (RFC 2308 §2.2)
+            alias: if negative_ttl.is_none() && owner != question.name() {
+                domain_of(owner)
+            } else {
+                None
+            },
         })
     }
 
