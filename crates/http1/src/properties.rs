@@ -275,3 +275,6 @@ fn assert_crlf(out: &[u8]) {
     assert_eq!(crlf, out.iter().filter(|&&b| b == b'\n').count());
     assert!(out.ends_with(b"\r\n\r\n"));
 }
+
+#[cfg(test)]
+mod tests;
