@@ -62,7 +62,11 @@ impl Host {
         if parse_ip(text).is_some() {
             return Err(ParseHostError::Invalid);
         }
-        let name = if is_plain(text) { Cow::Borrowed(text) } else { to_ascii(text)? };
+        let name = if is_plain(text) {
+            Cow::Borrowed(text)
+        } else {
+            to_ascii(text)?
+        };
         check_labels(&name)?;
         Ok(Self::Domain(name.into()))
     }
@@ -101,7 +105,9 @@ fn parse_ip(text: &str) -> Option<IpAddr> {
 
 /// Whether the name needs no IDNA processing: lower-case ASCII without a label that IDNA would look into.
 fn is_plain(text: &str) -> bool {
-    text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.')) && !text.contains("xn--")
+    text.bytes()
+        .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.'))
+        && !text.contains("xn--")
 }
 
 fn to_ascii(text: &str) -> Result<Cow<'_, str>, ParseHostError> {
@@ -166,9 +172,8 @@ impl<'de> Deserialize<'de> for Host {
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Host, E> {
-                Host::parse(text).map_err(|why| {
-                    de::Error::invalid_value(de::Unexpected::Other(&format!("`{text}`: {why}")), &self)
-                })
+                Host::parse(text)
+                    .map_err(|why| de::Error::invalid_value(de::Unexpected::Other(&format!("`{text}`: {why}")), &self))
             }
         }
 
@@ -197,7 +202,10 @@ mod tests {
     #[test]
     fn addresses_and_names_are_told_apart() {
         assert_eq!(Host::parse("127.0.0.1"), Ok(Host::Ip([127, 0, 0, 1].into())));
-        assert_eq!(Host::parse("2001:db8::1").map(|host| host.to_string()).as_deref(), Ok("2001:db8::1"));
+        assert_eq!(
+            Host::parse("2001:db8::1").map(|host| host.to_string()).as_deref(),
+            Ok("2001:db8::1")
+        );
         assert_eq!(Host::parse("example.com"), Ok(domain("example.com")));
         assert_eq!(Host::parse("a_b.example"), Ok(domain("a_b.example")));
         assert_eq!(Host::parse("cafe"), Ok(domain("cafe")));
@@ -218,11 +226,27 @@ mod tests {
 
     #[test]
     fn what_is_no_host_is_refused() {
-        for text in ["", ".", "a..b", ".a", "[::1]", "a:80", "a b", "a/b", "user@host", "%41", "xn--a", "１２７.0.0.1"] {
+        for text in [
+            "",
+            ".",
+            "a..b",
+            ".a",
+            "[::1]",
+            "a:80",
+            "a b",
+            "a/b",
+            "user@host",
+            "%41",
+            "xn--a",
+            "１２７.0.0.1",
+        ] {
             assert!(Host::parse(text).is_err(), "{text}");
         }
         assert_eq!(Host::parse(&"a".repeat(64)), Err(ParseHostError::TooLong));
-        assert_eq!(Host::parse(&"a.".repeat(127)).map(|host| host.to_string().len()), Ok(253));
+        assert_eq!(
+            Host::parse(&"a.".repeat(127)).map(|host| host.to_string().len()),
+            Ok(253)
+        );
         assert_eq!(Host::parse(&"ab.".repeat(100)), Err(ParseHostError::TooLong));
     }
 

@@ -37,7 +37,10 @@ pub enum ParseUpstreamError {
 impl Upstream {
     /// An upstream of these parts.
     pub fn new(host: impl Into<Host>, port: u16) -> Self {
-        Self { host: host.into(), port }
+        Self {
+            host: host.into(),
+            port,
+        }
     }
 
     /// Parses `host`, `host:port`, `[ip6]`, `[ip6]:port` or a bare IPv6 address. A missing port is 0.
@@ -56,9 +59,18 @@ impl Upstream {
             return Ok(Self::new(ip, port));
         }
         match text.split_once(':') {
-            None => Ok(Self { host: Host::parse(text)?, port: 0 }),
-            Some((_, rest)) if rest.contains(':') => Ok(Self { host: Host::parse(text)?, port: 0 }),
-            Some((host, port)) => Ok(Self { host: Host::parse(host)?, port: parse_port(port)? }),
+            None => Ok(Self {
+                host: Host::parse(text)?,
+                port: 0,
+            }),
+            Some((_, rest)) if rest.contains(':') => Ok(Self {
+                host: Host::parse(text)?,
+                port: 0,
+            }),
+            Some((host, port)) => Ok(Self {
+                host: Host::parse(host)?,
+                port: parse_port(port)?,
+            }),
         }
     }
 
@@ -125,9 +137,8 @@ impl<'de> Deserialize<'de> for Upstream {
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Upstream, E> {
-                Upstream::parse(text).map_err(|why| {
-                    de::Error::invalid_value(de::Unexpected::Other(&format!("`{text}`: {why}")), &self)
-                })
+                Upstream::parse(text)
+                    .map_err(|why| de::Error::invalid_value(de::Unexpected::Other(&format!("`{text}`: {why}")), &self))
             }
         }
 
@@ -163,13 +174,28 @@ mod tests {
             ("[::ffff:10.0.0.1]:80", "10.0.0.1:80"),
             ("Example.NET.:443", "example.net:443"),
         ] {
-            assert_eq!(Upstream::parse(text).map(|upstream| upstream.to_string()).as_deref(), Ok(shown), "{text}");
+            assert_eq!(
+                Upstream::parse(text).map(|upstream| upstream.to_string()).as_deref(),
+                Ok(shown),
+                "{text}"
+            );
         }
     }
 
     #[test]
     fn other_forms_are_refused() {
-        for text in ["", ":80", "[::1", "[::1]80", "[::1]:", "host:port", "host:99999", "host:+80", "host:", "[a]:80"] {
+        for text in [
+            "",
+            ":80",
+            "[::1",
+            "[::1]80",
+            "[::1]:",
+            "host:port",
+            "host:99999",
+            "host:+80",
+            "host:",
+            "[a]:80",
+        ] {
             assert!(Upstream::parse(text).is_err(), "{text}");
         }
     }
@@ -183,7 +209,10 @@ mod tests {
     #[test]
     fn unspecified_hosts_and_port_zero_are_empty() {
         for text in ["0.0.0.0:80", "[::]:80", "a:0"] {
-            assert!(Upstream::parse(text).is_ok_and(|upstream| upstream.is_empty()), "{text}");
+            assert!(
+                Upstream::parse(text).is_ok_and(|upstream| upstream.is_empty()),
+                "{text}"
+            );
         }
     }
 }

@@ -55,11 +55,19 @@ pub(crate) fn decode<T>(
     let error = match first {
         Ok(value) => {
             let warnings = warnings(&mut context);
-            return Decoded { value: Some(value), errors: Vec::new(), warnings };
+            return Decoded {
+                value: Some(value),
+                errors: Vec::new(),
+                warnings,
+            };
         }
         Err(error) => error,
     };
-    let mut search = Search { node: node.clone(), errors: Vec::new(), guessed: HashSet::new() };
+    let mut search = Search {
+        node: node.clone(),
+        errors: Vec::new(),
+        guessed: HashSet::new(),
+    };
     let mut next = Some(error);
     for _ in 0..MOST {
         let Some(error) = next.take() else { break };
@@ -68,14 +76,25 @@ pub(crate) fn decode<T>(
         }
         next = decode(Decoder::new(&search.node, &context)).err();
     }
-    Decoded { value: None, errors: search.errors, warnings: warnings(&mut context) }
+    Decoded {
+        value: None,
+        errors: search.errors,
+        warnings: warnings(&mut context),
+    }
 }
 
 fn warnings(context: &mut Context) -> Vec<Flaw> {
     let mut seen = HashSet::new();
     let notes = context.notes.take().into_iter();
     let fresh = notes.filter(|(path, message)| seen.insert((path.clone(), message.clone())));
-    fresh.map(|(path, message)| Flaw { path, on_key: true, message, help: None }).collect()
+    fresh
+        .map(|(path, message)| Flaw {
+            path,
+            on_key: true,
+            message,
+            help: None,
+        })
+        .collect()
 }
 
 struct Search {
@@ -105,18 +124,34 @@ impl Search {
             return self.remove(path, error.field);
         }
         let flaw = self.flaw(&path, &error);
-        let place = if error.on_key || flaw.path.starts_with(&path) { flaw.path.clone() } else { path };
+        let place = flaw.path.clone();
+        // The mark is that of the key whose value failed; it says nothing about a key that failed itself.
+        let field = error.field.filter(|_| !error.on_key && place == path);
         self.errors.push(flaw);
-        self.remove(place, error.field)
+        self.remove(place, field)
     }
 
     fn flaw(&mut self, path: &Path, error: &DecodeError) -> Flaw {
-        let mut flaw = Flaw { path: path.clone(), on_key: error.on_key, message: error.to_string(), help: None };
+        let mut flaw = Flaw {
+            path: path.clone(),
+            on_key: error.on_key,
+            message: error.to_string(),
+            help: None,
+        };
         match &error.what {
+            What::UnknownKey { key, .. } if key == "<<" => {
+                flaw.help = Some("merge keys mean nothing here; write the keys out".to_owned());
+            }
             What::UnknownKey { key, known } => {
-                let mut parent = path.clone();
-                parent.pop();
-                let named: Vec<_> = known.iter().copied().filter(|key| !crate::quirks::is_old(key)).collect();
+                if let Some(PathStep::Key(written)) = path.steps().last() {
+                    flaw.message = format!("unknown key `{written}`");
+                }
+                let parent = path.parent();
+                let named: Vec<_> = known
+                    .iter()
+                    .copied()
+                    .filter(|key| !crate::quirks::is_old(key))
+                    .collect();
                 if let Some(near) = nearest(key, named.iter().copied()) {
                     flaw.help = Some(format!("did you mean `{near}`?"));
                     self.guessed.insert((parent, near));
@@ -139,9 +174,16 @@ impl Search {
         let Some(Node::Map(entries)) = self.node.descend_mut(path.steps()) else {
             return self.remove(path, error.field);
         };
-        let explained = self.guessed.contains(&(path.clone(), key));
-        let suspicious = entries.iter().any(|(_, node)| matches!(node, Node::Gap(Gap::Removed(Some(_)))));
-        let gap = if suspicious && !explained { Gap::Probe } else { Gap::Filler(0) };
+        let removed = |(own, node): &(Key, Node)| own.normalised() == key && matches!(node, Node::Gap(Gap::Removed(_)));
+        let explained = self.guessed.contains(&(path.clone(), key)) || entries.iter().any(removed);
+        let suspicious = entries
+            .iter()
+            .any(|(_, node)| matches!(node, Node::Gap(Gap::Removed(Some(_)))));
+        let gap = if suspicious && !explained {
+            Gap::Probe
+        } else {
+            Gap::Filler(0)
+        };
         entries.push((Key::string(key), Node::Gap(gap)));
         if gap == Gap::Filler(0) && !explained {
             self.report_missing(path, key);
@@ -150,7 +192,12 @@ impl Search {
     }
 
     fn report_missing(&mut self, path: Path, key: &str) {
-        self.errors.push(Flaw { path, on_key: false, message: format!("`{key}` is missing"), help: None });
+        self.errors.push(Flaw {
+            path,
+            on_key: false,
+            message: format!("`{key}` is missing"),
+            help: None,
+        });
     }
 
     fn probed(&mut self, path: &Path, alias: bool) {
@@ -170,7 +217,9 @@ impl Search {
         let mut above = path.clone();
         loop {
             if let Some(Node::Map(entries)) = self.node.descend(above.steps())
-                && entries.iter().any(|(_, node)| matches!(node, Node::Gap(Gap::Filler(_))))
+                && entries
+                    .iter()
+                    .any(|(_, node)| matches!(node, Node::Gap(Gap::Filler(_))))
             {
                 return Some(above);
             }

@@ -14,8 +14,8 @@ use std::cell::RefCell;
 use serde::de::{self, Visitor};
 use serde::forward_to_deserialize_any;
 
-pub(crate) use error::{What, one_of};
 pub use error::{DecodeError, Misfit};
+pub(crate) use error::{What, one_of};
 pub use shape::SHAPE;
 
 use crate::Node;
@@ -61,19 +61,32 @@ pub struct Decoder<'a> {
 
 impl<'a> Decoder<'a> {
     pub(crate) fn new(node: &'a Node, context: &'a Context) -> Self {
-        Self { node, trail: Trail::Root, context, secret: false }
+        Self {
+            node,
+            trail: Trail::Root,
+            context,
+            secret: false,
+        }
     }
 
     fn below<'b>(&self, node: &'b Node, trail: Trail<'b>) -> Decoder<'b>
     where
         'a: 'b,
     {
-        Decoder { node, trail, context: self.context, secret: self.secret }
+        Decoder {
+            node,
+            trail,
+            context: self.context,
+            secret: self.secret,
+        }
     }
 
     fn unfit(&self, expected: impl Into<String>) -> DecodeError {
         let error = if self.secret {
-            DecodeError::new(What::Unfit { found: None, expected: expected.into() })
+            DecodeError::new(What::Unfit {
+                found: None,
+                expected: expected.into(),
+            })
         } else {
             DecodeError::unfit(self.node, expected)
         };
@@ -107,13 +120,25 @@ impl<'a> Decoder<'a> {
             Node::Str(text) => digits(text),
             _ => None,
         };
-        let fit = value.filter(|value| (low..=high).contains(value)).and_then(|value| T::try_from(value).ok());
-        fit.ok_or_else(|| self.unfit(format!("an integer from {low} to {high}")))
+        let fit = value
+            .filter(|value| (low..=high).contains(value))
+            .and_then(|value| T::try_from(value).ok());
+        fit.ok_or_else(|| {
+            let open = high == u64::MAX.into() || high == i64::MAX.into() || high == i128::MAX;
+            self.unfit(match open {
+                true if low == 0 => "an integer of at least 0".to_owned(),
+                true => "an integer".to_owned(),
+                false => format!("an integer from {low} to {high}"),
+            })
+        })
     }
 
     fn float(&self) -> Result<f64, DecodeError> {
         let value = match self.node {
-            #[expect(clippy::cast_precision_loss, reason = "that is what a float written as an integer means")]
+            #[expect(
+                clippy::cast_precision_loss,
+                reason = "that is what a float written as an integer means"
+            )]
             Node::Int(value) => Some(*value as f64),
             Node::Float(float) => Some(float.value),
             Node::Str(text) => text.trim().parse().ok(),

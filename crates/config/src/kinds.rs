@@ -37,12 +37,17 @@ pub(crate) fn is_typed<T: Kinds>() -> bool {
 }
 
 pub(crate) fn find<T: Kinds>(word: &str) -> Option<Kind<T>> {
-    T::kinds().into_iter().find(|kind| is_called(kind.name, kind.aliases, word))
+    T::kinds()
+        .into_iter()
+        .find(|kind| is_called(kind.name, kind.aliases, word))
 }
 
 /// The canonical name of a kind that is refused by name.
 pub(crate) fn not_built<T: Kinds>(word: &str) -> Option<&'static str> {
-    T::NOT_BUILT.iter().find(|(name, aliases)| is_called(name, aliases, word)).map(|(name, _)| *name)
+    T::NOT_BUILT
+        .iter()
+        .find(|(name, aliases)| is_called(name, aliases, word))
+        .map(|(name, _)| *name)
 }
 
 pub(crate) fn names<T: Kinds>() -> Vec<&'static str> {
@@ -52,7 +57,12 @@ pub(crate) fn names<T: Kinds>() -> Vec<&'static str> {
 pub(crate) fn nearest<T: Kinds>(word: &str) -> Option<&'static str> {
     let kinds = T::kinds();
     let word = normalise(word);
-    crate::nearest::nearest(&word, kinds.iter().flat_map(|kind| std::iter::once(kind.name).chain(kind.aliases.iter().copied())))
+    crate::nearest::nearest(
+        &word,
+        kinds
+            .iter()
+            .flat_map(|kind| std::iter::once(kind.name).chain(kind.aliases.iter().copied())),
+    )
 }
 
 fn is_called(name: &str, aliases: &[&str], word: &str) -> bool {

@@ -38,9 +38,9 @@ pub use decode::{DecodeError, Decoder, Misfit, SHAPE};
 pub use finding::{Errors, Finding, Warning};
 pub use kinds::{Kind, Kinds};
 pub use load::{Edge, Entry, Load};
-pub use node::{Float, Key, Node};
 #[doc(hidden)]
 pub use node::Gap;
+pub use node::{Float, Key, Node};
 pub use not_yet::NotYet;
 pub use path::{Path, PathStep};
 pub use place::Place;

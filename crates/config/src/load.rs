@@ -15,7 +15,7 @@ pub use references::Edge;
 use crate::collect::Flaw;
 use crate::finding::{Errors, Unplaced, Warning, Where, place_all};
 use crate::nearest::nearest;
-use crate::node::Key;
+use crate::node::{Key, normalise};
 use crate::path::Path;
 use crate::place::{Place, Source};
 use crate::roots::{self, Root};
@@ -34,6 +34,8 @@ pub struct Load {
     entries: Vec<RootEntry>,
     /// The folder of the main file.
     base: Arc<FsPath>,
+    /// The same as it was given, for messages.
+    shown_base: PathBuf,
     /// The extension of the main file.
     extension: Option<String>,
     /// The nodes of hybrid sections that were asked for.
@@ -67,17 +69,23 @@ impl Load {
             sources: Vec::new(),
             entries: Vec::new(),
             base: FsPath::new("").into(),
+            shown_base: PathBuf::new(),
             extension: None,
             hybrids: HashMap::new(),
             errors: Vec::new(),
             warnings: Vec::new(),
         };
         let Some(main) = load.main_file(main) else { return load };
+        load.shown_base = main.parent().map(FsPath::to_owned).unwrap_or_default();
         if let Ok(real) = main.canonicalize() {
             load.base = real.parent().unwrap_or(&real).into();
-            load.extension = real.extension().map(|extension| extension.to_string_lossy().into_owned());
+            load.extension = real
+                .extension()
+                .map(|extension| extension.to_string_lossy().into_owned());
         }
-        let Some((source, documents)) = load.read_file(main) else { return load };
+        let Some((source, documents)) = load.read_file(&main.clone(), main) else {
+            return load;
+        };
         for (index, document) in documents.into_iter().enumerate() {
             load.take_root(&source, index, document);
         }
@@ -94,7 +102,11 @@ impl Load {
             let message = format!("expected a map of sections, found {}", node.describe());
             self.errors.push(Unplaced {
                 source: Arc::clone(source),
-                spot: Where::Path { document, path: Path::root(), on_key: false },
+                spot: Where::Path {
+                    document,
+                    path: Path::root(),
+                    on_key: false,
+                },
                 path: String::new(),
                 message,
                 help: None,
@@ -111,14 +123,23 @@ impl Load {
                 };
                 self.errors.push(Unplaced {
                     source: Arc::clone(source),
-                    spot: Where::Path { document, path: Path::key(&key.text), on_key: true },
+                    spot: Where::Path {
+                        document,
+                        path: Path::key(&key.text),
+                        on_key: true,
+                    },
                     path: String::new(),
                     message: format!("unknown section `{}`", key.text),
                     help: Some(help),
                 });
                 continue;
             };
-            self.entries.push(RootEntry { root, key, node: Arc::new(node), document });
+            self.entries.push(RootEntry {
+                root,
+                key,
+                node: Arc::new(node),
+                document,
+            });
         }
     }
 
@@ -137,6 +158,7 @@ impl Load {
 
     /// The place of a section, for what is found later; `None` if the file has none of that name.
     pub fn place(&self, section: &str) -> Option<Place> {
+        let section = normalise(section);
         let entry = self.entries.iter().rev().find(|entry| entry.root.key == section)?;
         self.place_of(entry)
     }
@@ -156,7 +178,8 @@ impl Load {
         message: impl Into<String>,
         help: impl Into<String>,
     ) {
-        self.errors.push(unplaced(at, path.into(), message.into(), Some(help.into())));
+        self.errors
+            .push(unplaced(at, path.into(), message.into(), Some(help.into())));
     }
 
     /// Records a warning about a part of a node.
@@ -178,14 +201,21 @@ impl Load {
         if self.errors.is_empty() {
             return Ok(warnings);
         }
-        Err(Errors { errors: place_all(self.errors, &self.sources), warnings })
+        Err(Errors {
+            errors: place_all(self.errors, &self.sources),
+            warnings,
+        })
     }
 
     /// Records what decoding a node found.
     fn take_flaws(&mut self, place: &Place, errors: Vec<Flaw>, warnings: Vec<Flaw>) {
         let placed = |flaw: Flaw| Unplaced {
             source: Arc::clone(&place.source),
-            spot: Where::Path { document: place.document, path: place.absolute(&flaw.path), on_key: flaw.on_key },
+            spot: Where::Path {
+                document: place.document,
+                path: place.absolute(&flaw.path),
+                on_key: flaw.on_key,
+            },
             // An unknown key is named by the message; its path is that of its map.
             path: place.show(&if flaw.on_key { flaw.path.parent() } else { flaw.path }),
             message: flaw.message,
@@ -197,16 +227,29 @@ impl Load {
 
     /// Records an error about a file as a whole.
     fn file_error(&mut self, path: PathBuf, message: String) {
-        let source = Arc::new(Source { path, text: String::new() });
+        let source = Arc::new(Source {
+            path,
+            text: String::new(),
+        });
         self.sources.push(Arc::clone(&source));
-        self.errors.push(Unplaced { source, spot: Where::File, path: String::new(), message, help: None });
+        self.errors.push(Unplaced {
+            source,
+            spot: Where::File,
+            path: String::new(),
+            message,
+            help: None,
+        });
     }
 }
 
 fn unplaced(at: &Place, path: Path, message: String, help: Option<String>) -> Unplaced {
     Unplaced {
         source: Arc::clone(&at.source),
-        spot: Where::Path { document: at.document, path: at.absolute(&path), on_key: false },
+        spot: Where::Path {
+            document: at.document,
+            path: at.absolute(&path),
+            on_key: false,
+        },
         path: at.show(&path),
         message,
         help,

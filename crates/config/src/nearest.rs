@@ -42,7 +42,13 @@ mod tests {
 
     #[test]
     fn slips_are_counted() {
-        for (a, b, count) in [("", "", 0), ("a", "", 1), ("escapr", "escaper", 1), ("esacper", "escaper", 1), ("ab", "cd", 2)] {
+        for (a, b, count) in [
+            ("", "", 0),
+            ("a", "", 1),
+            ("escapr", "escaper", 1),
+            ("esacper", "escaper", 1),
+            ("ab", "cd", 2),
+        ] {
             assert_eq!(distance(a, b), count, "{a} {b}");
         }
     }

@@ -102,7 +102,9 @@ impl Node {
     /// How the file spells a key of a map.
     pub(crate) fn spelling(&self, key: &str) -> Option<&str> {
         match self {
-            Self::Map(entries) => find(entries, key).and_then(|at| entries.get(at)).map(|(key, _)| &*key.text),
+            Self::Map(entries) => find(entries, key)
+                .and_then(|at| entries.get(at))
+                .map(|(key, _)| &*key.text),
             _ => None,
         }
     }
@@ -110,7 +112,7 @@ impl Node {
     /// The `name` of a map, for messages.
     pub(crate) fn name(&self) -> Option<&str> {
         match self.entry("name") {
-            Some((_, Self::Str(name))) => Some(name),
+            Some((_, Self::Str(name))) if !name.is_empty() => Some(name),
             _ => None,
         }
     }
@@ -154,7 +156,10 @@ fn find(entries: &[(Key, Node)], key: &str) -> Option<usize> {
 
 impl Key {
     pub(crate) fn string(text: &str) -> Self {
-        Self { text: text.into(), is_string: true }
+        Self {
+            text: text.into(),
+            is_string: true,
+        }
     }
 
     /// The key in lower case with `-` for `_`: the form that keys are compared in.
@@ -165,7 +170,10 @@ impl Key {
 
 /// Lower-cases and replaces `-` by `_`.
 pub(crate) fn normalise(text: &str) -> Cow<'_, str> {
-    if text.bytes().any(|byte| byte == b'-' || byte.is_ascii_uppercase() || !byte.is_ascii()) {
+    if text
+        .bytes()
+        .any(|byte| byte == b'-' || byte.is_ascii_uppercase() || !byte.is_ascii())
+    {
         Cow::Owned(text.to_lowercase().replace('-', "_"))
     } else {
         Cow::Borrowed(text)

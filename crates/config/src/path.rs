@@ -59,10 +59,6 @@ impl Path {
         parent
     }
 
-    pub(crate) fn starts_with(&self, other: &Self) -> bool {
-        self.0.starts_with(&other.0)
-    }
-
     /// The path for people: keys joined by dots, each index followed by the `name` of the map that it leads to.
     pub(crate) fn show(&self, root: &Node) -> String {
         let mut out = String::new();
@@ -110,7 +106,9 @@ impl From<&str> for Path {
             if !key.is_empty() {
                 steps.push(PathStep::Key(key.into()));
             }
-            let indexes = indexes.split('[').filter_map(|index| index.trim_end_matches(']').parse().ok());
+            let indexes = indexes
+                .split('[')
+                .filter_map(|index| index.trim_end_matches(']').parse().ok());
             steps.extend(indexes.map(PathStep::Index));
         }
         Self(steps)
@@ -162,7 +160,11 @@ mod tests {
 
     #[test]
     fn a_text_becomes_steps() {
-        let steps = [PathStep::Key("next".into()), PathStep::Index(2), PathStep::Key("to".into())];
+        let steps = [
+            PathStep::Key("next".into()),
+            PathStep::Index(2),
+            PathStep::Key("to".into()),
+        ];
         assert_eq!(Path::from("next[2].to").steps(), steps);
         assert_eq!(Path::from("").steps(), []);
     }

@@ -35,11 +35,31 @@ enum Within {
 const WITHOUT_EFFECT: &[(Within, &str, &str)] = &[
     (Within::Key(SIZE_LIMITS), "smtp_greeting_msg", SMTP_GREETING),
     (Within::Key(SIZE_LIMITS), "smtp_server_greeting_msg", SMTP_GREETING),
-    (Within::Node("resolver", "hickory"), "negative_max_ttl", "answers without addresses are kept for `negative_min_ttl`"),
-    (Within::Node("server", "http_rproxy"), "auditor", "a reverse proxy is not inspected"),
-    (Within::Node("server", "intelli_proxy"), "protocol_detection_channel_size", "detection needs no queue"),
-    (Within::Node("server", "intelli_proxy"), "protocol_detection_max_jobs", "detection needs no jobs of its own"),
-    (Within::Section("certgend.runtime"), "server_offline_delay", MINTS_AT_ONCE),
+    (
+        Within::Node("resolver", "hickory"),
+        "negative_max_ttl",
+        "answers without addresses are kept for `negative_min_ttl`",
+    ),
+    (
+        Within::Node("server", "http_rproxy"),
+        "auditor",
+        "a reverse proxy is not inspected",
+    ),
+    (
+        Within::Node("server", "intelli_proxy"),
+        "protocol_detection_channel_size",
+        "detection needs no queue",
+    ),
+    (
+        Within::Node("server", "intelli_proxy"),
+        "protocol_detection_max_jobs",
+        "detection needs no jobs of its own",
+    ),
+    (
+        Within::Section("certgend.runtime"),
+        "server_offline_delay",
+        MINTS_AT_ONCE,
+    ),
     (Within::Section("certgend.runtime"), "task_quit_timeout", MINTS_AT_ONCE),
     (Within::Section("certgend.runtime"), "task_wait_delay", MINTS_AT_ONCE),
     (Within::Section("certgend.runtime"), "task_wait_timeout", MINTS_AT_ONCE),
@@ -66,9 +86,13 @@ pub(crate) fn without_effect(context: &Context, trail: &Trail<'_>, key: &str) ->
         Within::Node(section, kind) => {
             matches!(trail, Trail::Root) && context.section == *section && context.kind == Some(kind)
         }
-        Within::Key(keys) => trail.last_key().is_some_and(|last| keys.contains(&&*crate::node::normalise(last))),
+        Within::Key(keys) => trail
+            .last_key()
+            .is_some_and(|last| keys.contains(&&*crate::node::normalise(last))),
         Within::Section(section) => matches!(trail, Trail::Root) && context.section == *section,
     };
-    let (.., why) = WITHOUT_EFFECT.iter().find(|(within, name, _)| *name == key && here(within))?;
+    let (.., why) = WITHOUT_EFFECT
+        .iter()
+        .find(|(within, name, _)| *name == key && here(within))?;
     Some(why)
 }

@@ -36,7 +36,11 @@ pub(crate) fn yaml(text: &str) -> (Vec<Node>, Vec<TextError>) {
     let mut errors = Vec::new();
     let budget = Cell::new(text.len().saturating_add(ALIASED));
     loop {
-        let build = Build { budget: &budget, tolerated: &Cell::new(errors.len()), duplicate: &RefCell::default() };
+        let build = Build {
+            budget: &budget,
+            tolerated: &Cell::new(errors.len()),
+            duplicate: &RefCell::default(),
+        };
         match documents(text, build) {
             (documents, None) => return (documents, errors),
             (documents, Some(error)) => {
@@ -70,7 +74,10 @@ fn documents(text: &str, build: Build<'_>) -> (Vec<Node>, Option<TextError>) {
 }
 
 fn text_error(error: &serde_yaml::Error) -> TextError {
-    let mark = error.location().map(|place| Mark { line: place.line(), column: place.column() });
+    let mark = error.location().map(|place| Mark {
+        line: place.line(),
+        column: place.column(),
+    });
     let mut message = error.to_string();
     if let Some(place) = error.location() {
         // The place stands before the message; what is left of it inside says where a construct began.
@@ -79,13 +86,20 @@ fn text_error(error: &serde_yaml::Error) -> TextError {
     }
     // serde_yaml puts its own path before messages that are ours.
     let own = message.rsplit_once(build::MARK).map(|(_, own)| own.to_owned());
-    TextError { mark, message: own.unwrap_or(message) }
+    TextError {
+        mark,
+        message: own.unwrap_or(message),
+    }
 }
 
 /// The node of a JSON text.
 pub(crate) fn json(text: &str) -> Result<Node, String> {
     let budget = Cell::new(text.len().saturating_add(1));
-    let build = Build { budget: &budget, tolerated: &Cell::new(0), duplicate: &RefCell::default() };
+    let build = Build {
+        budget: &budget,
+        tolerated: &Cell::new(0),
+        duplicate: &RefCell::default(),
+    };
     let clean = |error: serde_json::Error| error.to_string().replace(build::MARK, "");
     let mut json = serde_json::Deserializer::from_str(text);
     let mut node = build.deserialize(&mut json).map_err(clean)?;

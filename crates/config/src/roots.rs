@@ -22,7 +22,12 @@ pub(crate) struct Root {
 }
 
 const fn root(key: &'static str, repeat: Repeat, null: bool) -> Root {
-    Root { key, alias: None, repeat, null }
+    Root {
+        key,
+        alias: None,
+        repeat,
+        null,
+    }
 }
 
 /// The root keys of a group's file.
@@ -42,7 +47,12 @@ pub(crate) const GROUP: &[Root] = &[
     root("runtime", Repeat::Merge, true),
     root("server", Repeat::Append, false),
     root("stat", Repeat::First, false),
-    Root { key: "user_group", alias: Some("user"), repeat: Repeat::Append, null: false },
+    Root {
+        key: "user_group",
+        alias: Some("user"),
+        repeat: Repeat::Append,
+        null: false,
+    },
     root("worker", Repeat::Merge, false),
 ];
 

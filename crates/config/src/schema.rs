@@ -7,7 +7,10 @@ use crate::kinds::{self, Kinds};
 
 /// The schema of a hybrid section: a list of nodes, or of paths of files that hold some.
 pub fn nodes<T: Kinds>(generator: &mut SchemaGenerator) -> Schema {
-    let kinds: Vec<Schema> = T::kinds().iter().map(|kind| node::<T>(kind.name, (kind.schema)(generator))).collect();
+    let kinds: Vec<Schema> = T::kinds()
+        .iter()
+        .map(|kind| node::<T>(kind.name, (kind.schema)(generator)))
+        .collect();
     json_schema!({
         "anyOf": [
             {"type": "string", "description": "the path of a file or folder that holds the nodes"},
@@ -24,7 +27,10 @@ fn node<T: Kinds>(kind: &str, mut config: Schema) -> Schema {
     let object = config.ensure_object();
     object.entry("type").or_insert_with(|| json!("object"));
     let mut properties = Map::new();
-    properties.insert("name".to_owned(), json!({"type": "string", "description": "unique among its kind"}));
+    properties.insert(
+        "name".to_owned(),
+        json!({"type": "string", "description": "unique among its kind"}),
+    );
     let mut required = vec![json!("name")];
     if kinds::is_typed::<T>() {
         properties.insert("type".to_owned(), json!({"const": kind}));

@@ -21,7 +21,10 @@ pub(super) struct Elements<'a> {
 
 impl<'a> Elements<'a> {
     pub(super) fn new(list: Decoder<'a>, nodes: &'a [Node]) -> Self {
-        Self { list, nodes: nodes.iter().enumerate() }
+        Self {
+            list,
+            nodes: nodes.iter().enumerate(),
+        }
     }
 }
 
@@ -54,7 +57,10 @@ impl<'de> de::SeqAccess<'de> for Single<'_> {
     type Error = DecodeError;
 
     fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, DecodeError> {
-        self.0.take().map(|value| value.placed(seed.deserialize(value))).transpose()
+        self.0
+            .take()
+            .map(|value| value.placed(seed.deserialize(value)))
+            .transpose()
     }
 }
 
@@ -71,15 +77,23 @@ pub(super) struct Entries<'a> {
 
 impl<'a> Entries<'a> {
     pub(super) fn of_map(map: Decoder<'a>, entries: &'a [(Key, Node)]) -> Self {
-        Self { map, entries, next: 0, fields: None, current: None }
+        Self {
+            map,
+            entries,
+            next: 0,
+            fields: None,
+            current: None,
+        }
     }
 
-    pub(super) fn of_struct(
-        map: Decoder<'a>,
-        entries: &'a [(Key, Node)],
-        fields: &'static [&'static str],
-    ) -> Self {
-        Self { map, entries, next: 0, fields: Some(fields), current: None }
+    pub(super) fn of_struct(map: Decoder<'a>, entries: &'a [(Key, Node)], fields: &'static [&'static str]) -> Self {
+        Self {
+            map,
+            entries,
+            next: 0,
+            fields: Some(fields),
+            current: None,
+        }
     }
 
     /// Whether the entry has no say in a struct; notes why.
@@ -89,9 +103,16 @@ impl<'a> Entries<'a> {
             let trail = Trail::Key(&self.map.trail, &key.text);
             self.map.context.note(trail.to_path(), message);
         };
-        let later = self.entries.iter().skip(index + 1).find(|(own, _)| own.normalised() == name);
+        let later = self
+            .entries
+            .iter()
+            .skip(index + 1)
+            .find(|(own, _)| own.normalised() == name);
         if let Some((later, _)) = later {
-            note(format!("`{}` further down is the same key and takes its place", later.text));
+            note(format!(
+                "`{}` further down is the same key and takes its place",
+                later.text
+            ));
             return true;
         }
         if !fields.contains(&&*name)
@@ -107,13 +128,17 @@ impl<'a> Entries<'a> {
     fn renamed(&self, key: &Key, fields: &[&'static str]) -> Option<&'static str> {
         let new = quirks::renamed(&key.normalised(), fields)?;
         let trail = Trail::Key(&self.map.trail, &key.text);
-        self.map.context.note(trail.to_path(), format!("`{}` is an old name of `{new}`", key.text));
+        self.map
+            .context
+            .note(trail.to_path(), format!("`{}` is an old name of `{new}`", key.text));
         Some(new)
     }
 
     /// Whether a removed entry belongs to the field of this mark.
     fn lost(&self, field: u64) -> bool {
-        self.entries.iter().any(|(_, node)| *node == Node::Gap(Gap::Removed(Some(field))))
+        self.entries
+            .iter()
+            .any(|(_, node)| *node == Node::Gap(Gap::Removed(Some(field))))
     }
 }
 
@@ -129,7 +154,11 @@ impl<'de> de::MapAccess<'de> for Entries<'_> {
             }
             let renamed = self.fields.and_then(|fields| self.renamed(key, fields));
             let trail = Trail::Key(&self.map.trail, &key.text);
-            let name = seed.deserialize(KeyDecoder { key, trail, renamed })?;
+            let name = seed.deserialize(KeyDecoder { key, renamed }).map_err(|error| {
+                let mut error = error.or_at(trail);
+                error.on_key = true;
+                error
+            })?;
             let mut mark = DefaultHasher::new();
             discriminant(&name).hash(&mut mark);
             self.current = Some((key, node, mark.finish()));
@@ -140,13 +169,18 @@ impl<'de> de::MapAccess<'de> for Entries<'_> {
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, DecodeError> {
         let Some((key, node, field)) = self.current.take() else {
-            return Err(DecodeError::new(What::Message("a value is asked for before its key".to_owned())));
+            return Err(DecodeError::new(What::Message(
+                "a value is asked for before its key".to_owned(),
+            )));
         };
         let trail = Trail::Key(&self.map.trail, &key.text);
         let filler;
         let node = match node {
             Node::Gap(Gap::Probe) => {
-                return Err(DecodeError::new(What::Probed { alias: self.lost(field) }).or_at(trail));
+                return Err(DecodeError::new(What::Probed {
+                    alias: self.lost(field),
+                })
+                .or_at(trail));
             }
             Node::Gap(Gap::Filler(candidate)) => {
                 filler = crate::collect::filler(*candidate).unwrap_or(Node::Null);

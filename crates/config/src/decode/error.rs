@@ -43,11 +43,19 @@ pub(crate) enum What {
 
 impl DecodeError {
     pub(crate) fn new(what: What) -> Self {
-        Self { what, at: None, on_key: false, field: None }
+        Self {
+            what,
+            at: None,
+            on_key: false,
+            field: None,
+        }
     }
 
     pub(crate) fn unfit(node: &Node, expected: impl Into<String>) -> Self {
-        Self::new(What::Unfit { found: Some(node.describe()), expected: expected.into() })
+        Self::new(What::Unfit {
+            found: Some(node.describe()),
+            expected: expected.into(),
+        })
     }
 
     /// Sets the place unless a deeper one is known.
@@ -85,19 +93,35 @@ impl de::Error for DecodeError {
             de::Unexpected::Other(text) => Some(text.to_owned()),
             _ => None,
         };
-        Self::new(What::Unfit { found, expected: expected.to_string() })
+        let expected = expected.to_string();
+        // The standard library's non-zero integers.
+        let expected = if expected.starts_with("a nonzero") {
+            "an integer other than 0".to_owned()
+        } else {
+            expected
+        };
+        Self::new(What::Unfit { found, expected })
     }
 
     fn invalid_length(_: usize, expected: &dyn de::Expected) -> Self {
-        Self::new(What::Unfit { found: None, expected: expected.to_string() })
+        Self::new(What::Unfit {
+            found: None,
+            expected: expected.to_string(),
+        })
     }
 
     fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
-        Self::new(What::UnknownWord { word: variant.to_owned(), known: expected.to_vec() })
+        Self::new(What::UnknownWord {
+            word: variant.to_owned(),
+            known: expected.to_vec(),
+        })
     }
 
     fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
-        Self::new(What::UnknownKey { key: field.to_owned(), known: expected.to_vec() })
+        Self::new(What::UnknownKey {
+            key: field.to_owned(),
+            known: expected.to_vec(),
+        })
     }
 
     fn missing_field(field: &'static str) -> Self {
@@ -117,7 +141,10 @@ impl fmt::Display for DecodeError {
             What::UnknownKey { key, .. } => write!(f, "unknown key `{key}`"),
             What::MissingKey(key) => write!(f, "`{key}` is missing"),
             What::DuplicateKey(key) => write!(f, "`{key}` is given twice, under two of its names"),
-            What::Unfit { found: Some(found), expected } => write!(f, "expected {expected}, found {found}"),
+            What::Unfit {
+                found: Some(found),
+                expected,
+            } => write!(f, "expected {expected}, found {found}"),
             What::Unfit { found: None, expected } => write!(f, "expected {expected}"),
             What::UnknownWord { word, known } => {
                 write!(f, "expected {}, found `{}`", one_of(known), crate::node::shorten(word))
@@ -155,18 +182,27 @@ impl Misfit {
 
     /// An error about the map.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { key: None, message: message.into() }
+        Self {
+            key: None,
+            message: message.into(),
+        }
     }
 
     /// An error about the value of `key`.
     pub fn at(key: &str, message: impl Into<String>) -> Self {
-        Self { key: Some(key.to_owned()), message: message.into() }
+        Self {
+            key: Some(key.to_owned()),
+            message: message.into(),
+        }
     }
 
     /// serde lets an error through as text alone; this reads the text of [`Display`](fmt::Display) again.
     fn recover(text: &str) -> Option<Self> {
         let (key, message) = text.strip_prefix(Self::MARK)?.split_once(Self::MARK)?;
-        Some(Self { key: (!key.is_empty()).then(|| key.to_owned()), message: message.to_owned() })
+        Some(Self {
+            key: (!key.is_empty()).then(|| key.to_owned()),
+            message: message.to_owned(),
+        })
     }
 }
 

@@ -5,40 +5,34 @@ use serde::forward_to_deserialize_any;
 
 use super::{DecodeError, What, digits};
 use crate::node::Key;
-use crate::path::Trail;
 
-/// A key on its way into a field name, a string or a number.
+/// A key on its way into a field name, a string or a number; whoever asked for it adds the place to errors.
 pub(super) struct KeyDecoder<'a> {
     pub(super) key: &'a Key,
-    /// The key itself as a place: its map and its text.
-    pub(super) trail: Trail<'a>,
     /// The field that the key stands for, if it is an old name.
     pub(super) renamed: Option<&'static str>,
 }
 
 impl KeyDecoder<'_> {
-    fn placed<T>(&self, result: Result<T, DecodeError>) -> Result<T, DecodeError> {
-        result.map_err(|error| {
-            let mut error = error.or_at(self.trail);
-            error.on_key = true;
-            error
-        })
-    }
-
     fn string_only(&self) -> Result<(), DecodeError> {
         if self.key.is_string {
             return Ok(());
         }
         let expected = "a key that is a string".to_owned();
-        self.placed(Err(DecodeError::new(What::Unfit { found: Some(format!("`{}`", self.key.text)), expected })))
+        Err(DecodeError::new(What::Unfit {
+            found: Some(format!("`{}`", self.key.text)),
+            expected,
+        }))
     }
 
     fn number(&self) -> Result<i128, DecodeError> {
-        let unfit = || DecodeError::new(What::Unfit {
-            found: Some(format!("`{}`", self.key.text)),
-            expected: "a key that is a number".to_owned(),
-        });
-        self.placed(digits(&self.key.text).ok_or_else(unfit))
+        digits(&self.key.text).ok_or_else(|| {
+            let expected = "a key that is a number".to_owned();
+            DecodeError::new(What::Unfit {
+                found: Some(format!("`{}`", self.key.text)),
+                expected,
+            })
+        })
     }
 }
 
@@ -46,11 +40,11 @@ macro_rules! numbers {
     ($($method:ident)*) => {$(
         fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
             let number = self.number()?;
-            self.placed(match (u64::try_from(number), i64::try_from(number)) {
+            match (u64::try_from(number), i64::try_from(number)) {
                 (Ok(number), _) => visitor.visit_u64(number),
                 (_, Ok(number)) => visitor.visit_i64(number),
                 _ => visitor.visit_i128(number),
-            })
+            }
         }
     )*};
 }
@@ -60,21 +54,17 @@ impl<'de> de::Deserializer<'de> for KeyDecoder<'_> {
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
         self.string_only()?;
-        self.placed(visitor.visit_str(&self.key.text))
+        visitor.visit_str(&self.key.text)
     }
 
     /// The key of a struct: any spelling.
     fn deserialize_identifier<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
         self.string_only()?;
         let key = self.key.normalised();
-        self.placed(visitor.visit_str(self.renamed.unwrap_or(&key)))
+        visitor.visit_str(self.renamed.unwrap_or(&key))
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        visitor: V,
-    ) -> Result<V::Value, DecodeError> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, DecodeError> {
         visitor.visit_newtype_struct(self)
     }
 
@@ -86,13 +76,16 @@ impl<'de> de::Deserializer<'de> for KeyDecoder<'_> {
     ) -> Result<V::Value, DecodeError> {
         self.string_only()?;
         let key = self.key.normalised();
-        self.placed(match variants.iter().find(|variant| **variant == key) {
+        match variants.iter().find(|variant| **variant == key) {
             Some(variant) => visitor.visit_enum(de::value::StrDeserializer::new(variant)),
             None => {
                 let word = self.key.text.to_string();
-                Err(DecodeError::new(What::UnknownWord { word, known: variants.to_vec() }))
+                Err(DecodeError::new(What::UnknownWord {
+                    word,
+                    known: variants.to_vec(),
+                }))
             }
-        })
+        }
     }
 
     numbers! {

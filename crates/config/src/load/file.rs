@@ -6,10 +6,10 @@ use std::path::{Path as FsPath, PathBuf};
 use std::sync::Arc;
 
 use super::Load;
+use crate::Node;
 use crate::finding::{Unplaced, Where};
 use crate::place::Source;
 use crate::read::{self, Mark};
-use crate::Node;
 
 /// The largest file that is read.
 const LARGEST: u64 = 64 << 20;
@@ -24,7 +24,9 @@ impl Load {
         if !given.is_dir() {
             return Some(given.to_owned());
         }
-        let names = NAMES.iter().flat_map(|name| EXTENSIONS.map(|extension| format!("{name}.{extension}")));
+        let names = NAMES
+            .iter()
+            .flat_map(|name| EXTENSIONS.map(|extension| format!("{name}.{extension}")));
         let found = names.map(|name| given.join(name)).find(|path| path.is_file());
         if found.is_none() {
             let message = "this folder has no main file: `main.yaml`, `main.yml` or `main.conf`".to_owned();
@@ -33,9 +35,9 @@ impl Load {
         found
     }
 
-    /// Reads a file's documents; what is wrong with it is recorded.
-    pub(super) fn read_file(&mut self, path: PathBuf) -> Option<(Arc<Source>, Vec<Node>)> {
-        let bytes = match read_bounded(&path) {
+    /// Reads the documents of a file that messages show as `path`; what is wrong with it is recorded.
+    pub(super) fn read_file(&mut self, real: &FsPath, path: PathBuf) -> Option<(Arc<Source>, Vec<Node>)> {
+        let bytes = match read_bounded(real) {
             Ok(bytes) => bytes,
             Err(error) => {
                 self.file_error(path, format!("cannot be read: {}", plain(&error)));
@@ -69,9 +71,18 @@ impl Load {
     }
 
     fn text_error(&mut self, path: PathBuf, mark: Mark, message: String) {
-        let source = Arc::new(Source { path, text: String::new() });
+        let source = Arc::new(Source {
+            path,
+            text: String::new(),
+        });
         self.sources.push(Arc::clone(&source));
-        self.errors.push(Unplaced { source, spot: Where::Mark(mark), path: String::new(), message, help: None });
+        self.errors.push(Unplaced {
+            source,
+            spot: Where::Mark(mark),
+            path: String::new(),
+            message,
+            help: None,
+        });
     }
 }
 

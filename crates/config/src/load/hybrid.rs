@@ -59,7 +59,11 @@ impl Load {
             }
             let value = self.decode_node::<T>(section, &node.place);
             if let (Some(value), Some(name)) = (value, &node.name) {
-                entries.push(Entry { name: name.clone(), value, place: node.place.clone() });
+                entries.push(Entry {
+                    name: name.clone(),
+                    value,
+                    place: node.place.clone(),
+                });
             }
         }
         entries
@@ -67,7 +71,10 @@ impl Load {
 
     /// The names of a section's nodes, broken ones among them.
     pub fn names(&mut self, section: &str) -> Vec<String> {
-        self.raw_nodes(section).iter().filter_map(|node| node.name.clone()).collect()
+        self.raw_nodes(section)
+            .iter()
+            .filter_map(|node| node.name.clone())
+            .collect()
     }
 
     fn refuse_name(&mut self, place: &Place) {
@@ -94,7 +101,11 @@ impl Load {
             key != "name" && !(typed && key == "type")
         };
         let body = Node::Map(entries.iter().filter(own).cloned().collect());
-        let context = Context { section: section.to_owned(), kind: Some(kind.name), ..Context::default() };
+        let context = Context {
+            section: section.to_owned(),
+            kind: Some(kind.name),
+            ..Context::default()
+        };
         let decoded = collect::decode(&body, context, kind.decode);
         self.take_flaws(place, decoded.errors, decoded.warnings);
         decoded.value
@@ -135,7 +146,9 @@ impl Load {
     }
 
     fn raw_nodes(&mut self, section: &str) -> Arc<Vec<RawNode>> {
-        let Some(root) = roots::find(self.roots, section) else { return Arc::default() };
+        let Some(root) = roots::find(self.roots, section) else {
+            return Arc::default();
+        };
         if let Some(nodes) = self.hybrids.get(root.key) {
             return Arc::clone(nodes);
         }
@@ -168,7 +181,10 @@ impl Load {
                         }
                         Node::Str(path) => self.include(section, at, path, nodes),
                         _ => {
-                            let message = format!("expected a map or the path of a file or folder, found {}", node.describe());
+                            let message = format!(
+                                "expected a map or the path of a file or folder, found {}",
+                                node.describe()
+                            );
                             self.error(section, at, message);
                         }
                     }
@@ -176,7 +192,10 @@ impl Load {
             }
             Node::Str(path) => self.include(section, Path::root(), path, nodes),
             node => {
-                let message = format!("expected a list of maps, or the path of a file or folder, found {}", node.describe());
+                let message = format!(
+                    "expected a list of maps, or the path of a file or folder, found {}",
+                    node.describe()
+                );
                 self.error(section, "", message);
             }
         }
@@ -187,11 +206,17 @@ impl Load {
         let path = self.base.join(given);
         match fs::metadata(&path) {
             Ok(meta) if meta.is_dir() => match self.folder(&path) {
-                Ok(files) => files.into_iter().for_each(|file| self.include_file(section, file, nodes)),
+                Ok(files) => files
+                    .into_iter()
+                    .for_each(|file| self.include_file(section, file, nodes)),
                 Err(error) => self.error(section, at, format!("cannot list the folder `{given}`: {error}")),
             },
             Ok(_) => self.include_file(section, path, nodes),
-            Err(error) => self.error(section, at, format!("cannot read `{given}`: {}", plain(&error))),
+            Err(error) => {
+                let message = format!("cannot read `{given}`: {}", plain(&error));
+                let help = "a string here is the path of a file or folder, seen from the folder of the main file";
+                self.error_with_help(section, at, message, help);
+            }
         }
     }
 
@@ -218,7 +243,10 @@ impl Load {
 
     fn include_file(&mut self, section: &Place, path: PathBuf, nodes: &mut Vec<RawNode>) {
         let base = path.canonicalize().ok().and_then(|real| real.parent().map(Arc::from));
-        let Some((source, documents)) = self.read_file(path) else { return };
+        let shown = path.strip_prefix(&self.base).map(|below| self.shown_base.join(below));
+        let Some((source, documents)) = self.read_file(&path, shown.unwrap_or_else(|_| path.clone())) else {
+            return;
+        };
         for (document, node) in documents.into_iter().enumerate() {
             let shown = match node.name() {
                 Some(name) => format!("{} `{name}`", section.shown),
@@ -243,7 +271,11 @@ impl Load {
 }
 
 fn raw(place: Place) -> RawNode {
-    let name = place.node.name().and_then(|name| NodeName::parse(name).ok()).map(|name| name.to_string());
+    let name = place
+        .node
+        .name()
+        .and_then(|name| NodeName::parse(name).ok())
+        .map(|name| name.to_string());
     RawNode { place, name }
 }
 

@@ -43,7 +43,11 @@ impl Load {
 
     fn no_such_name(&mut self, at: &Place, path: Path, kind: &str, name: &str, known: &[String]) {
         let kind = kind.replace('_', " ");
-        let article = if kind.starts_with(['a', 'e', 'i', 'o']) { "an" } else { "a" };
+        let article = if kind.starts_with(['a', 'e', 'i', 'o']) {
+            "an"
+        } else {
+            "a"
+        };
         let message = format!("no {kind} is named `{name}`");
         let help = match nearest(name, known.iter().map(String::as_str)) {
             Some(near) => format!("did you mean `{near}`?"),
@@ -58,7 +62,9 @@ impl Load {
         let kind = kind.replace('_', " ");
         let loops = find_loops(edges.iter().map(|edge| (edge.from.as_str(), edge.to.as_str())));
         for edge in edges {
-            let Some(around) = loops.iter().find(|names| is_step(names, &edge.from, &edge.to)) else { continue };
+            let Some(around) = loops.iter().find(|names| is_step(names, &edge.from, &edge.to)) else {
+                continue;
+            };
             // Told from this edge on: `from` → `to` → … → `from`.
             let start = around.iter().position(|name| *name == edge.from).unwrap_or_default();
             let turned = around.iter().cycle().skip(start).take(around.len() + 1);
@@ -131,7 +137,10 @@ mod tests {
     use super::*;
 
     fn loops(edges: &[(&str, &str)]) -> Vec<String> {
-        find_loops(edges.iter().copied()).iter().map(|names| names.join(" ")).collect()
+        find_loops(edges.iter().copied())
+            .iter()
+            .map(|names| names.join(" "))
+            .collect()
     }
 
     #[test]
@@ -143,6 +152,9 @@ mod tests {
     fn every_edge_of_every_loop_is_found() {
         assert_eq!(loops(&[("a", "a")]), ["a"]);
         assert_eq!(loops(&[("x", "a"), ("a", "b"), ("b", "a"), ("b", "y")]), ["a b"]);
-        assert_eq!(loops(&[("a", "b"), ("b", "c"), ("c", "a"), ("c", "b")]), ["a b c", "c b"]);
+        assert_eq!(
+            loops(&[("a", "b"), ("b", "c"), ("c", "a"), ("c", "b")]),
+            ["a b c", "c b"]
+        );
     }
 }

@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 use super::{Load, RootEntry};
 use crate::collect;
 use crate::decode::Context;
+use crate::node::normalise;
 use crate::path::Path;
 use crate::place::Place;
 use crate::roots::{self, Repeat};
@@ -41,11 +42,17 @@ impl Load {
     }
 
     fn decode_at<T: DeserializeOwned + Default>(&mut self, place: &Place, section: &str) -> Option<T> {
-        let nullable = section.split('.').next_back().and_then(|key| roots::find(self.roots, key));
+        let nullable = section
+            .split('.')
+            .next_back()
+            .and_then(|key| roots::find(self.roots, key));
         if *place.node == Node::Null && nullable.is_none_or(|root| root.null) {
             return Some(T::default());
         }
-        let context = Context { section: section.to_owned(), ..Context::default() };
+        let context = Context {
+            section: section.to_owned(),
+            ..Context::default()
+        };
         let decoded = collect::decode(&place.node, context, |decoder| T::deserialize(decoder));
         self.take_flaws(place, decoded.errors, decoded.warnings);
         decoded.value
@@ -53,12 +60,17 @@ impl Load {
 
     /// The section with what several documents say of it put together, without the keys of [`roots::OF_DAEMON`].
     fn section_place(&mut self, key: &str) -> Option<Place> {
+        let key = &*normalise(key);
         let entries: Vec<&RootEntry> = self.entries.iter().filter(|entry| entry.root.key == key).collect();
         let root = entries.first()?.root;
         let mut places: Vec<Place> = entries.into_iter().filter_map(|entry| self.place_of(entry)).collect();
         if places.len() > 1 && root.repeat == Repeat::First {
             for place in places.split_off(1) {
-                self.warn(&place, "", format!("`{key}` of an earlier document counts, this one has no effect"));
+                self.warn(
+                    &place,
+                    "",
+                    format!("`{key}` of an earlier document counts, this one has no effect"),
+                );
             }
         }
         let mut place = places.pop()?;
@@ -69,7 +81,9 @@ impl Load {
         }
         let is_daemon = roots::OF_DAEMON.iter().all(|own| *own != key) && root.repeat == Repeat::Merge;
         if let (true, Node::Map(entries)) = (is_daemon, &*place.node) {
-            let own = entries.iter().filter(|(key, _)| !roots::OF_DAEMON.contains(&&*key.normalised()));
+            let own = entries
+                .iter()
+                .filter(|(key, _)| !roots::OF_DAEMON.contains(&&*key.normalised()));
             place.node = Arc::new(Node::Map(own.cloned().collect()));
         }
         Some(place)
@@ -84,7 +98,9 @@ impl Load {
                 true
             }
             (Node::Map(own), Node::Map(more)) => {
-                let fresh = more.iter().filter(|(key, _)| own.iter().all(|(own, _)| own.normalised() != key.normalised()));
+                let fresh = more
+                    .iter()
+                    .filter(|(key, _)| own.iter().all(|(own, _)| own.normalised() != key.normalised()));
                 let all = own.iter().chain(fresh).cloned().collect();
                 later.node = Arc::new(Node::Map(all));
                 true

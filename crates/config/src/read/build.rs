@@ -36,7 +36,11 @@ impl Build<'_> {
     fn made<E: de::Error>(self, node: Node) -> Result<Node, E> {
         match self.budget.get().checked_sub(1) {
             Some(left) => self.budget.set(left),
-            None => return Err(E::custom(format!("{MARK}the aliases of this document multiply too much"))),
+            None => {
+                return Err(E::custom(format!(
+                    "{MARK}the aliases of this document multiply too much"
+                )));
+            }
         }
         Ok(node)
     }
@@ -93,7 +97,10 @@ impl<'de> Visitor<'de> for Build<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Node, A::Error> {
         let mut entries = Vec::new();
         let mut seen = HashSet::new();
-        while let Some((key, fresh)) = map.next_key_seed(BuildKey { build: self, seen: &mut seen })? {
+        while let Some((key, fresh)) = map.next_key_seed(BuildKey {
+            build: self,
+            seen: &mut seen,
+        })? {
             let node = map.next_value_seed(self)?;
             if fresh {
                 entries.push((key, node));
@@ -125,7 +132,13 @@ impl BuildKey<'_> {
                 }
             }
         }
-        Ok((Key { text: text.into(), is_string }, fresh))
+        Ok((
+            Key {
+                text: text.into(),
+                is_string,
+            },
+            fresh,
+        ))
     }
 }
 

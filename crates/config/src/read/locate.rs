@@ -24,7 +24,10 @@ pub(crate) fn locate(text: &str, document: usize, spot: Spot<'_>) -> Option<Mark
     let document = serde_yaml::Deserializer::from_str(text).nth(document)?;
     let error = Walk(spot).deserialize(document).err()?;
     let place = error.location()?;
-    error.to_string().contains(FOUND).then(|| Mark { line: place.line(), column: place.column() })
+    error.to_string().contains(FOUND).then(|| Mark {
+        line: place.line(),
+        column: place.column(),
+    })
 }
 
 /// The message of the error that is raised on purpose.
@@ -43,7 +46,11 @@ impl<'de> DeserializeSeed<'de> for Walk<'_> {
 
 impl Walk<'_> {
     fn end<E: de::Error>(&self) -> Result<(), E> {
-        if self.0.path.is_empty() { Err(E::custom(FOUND)) } else { Ok(()) }
+        if self.0.path.is_empty() {
+            Err(E::custom(FOUND))
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -97,7 +104,10 @@ impl<'de> Visitor<'de> for Walk<'_> {
             PathStep::Index(_) => None,
         });
         let raise = self.0.on_key && self.0.path.len() == 1;
-        while let Some(found) = map.next_key_seed(WalkKey { wanted: wanted.map(|(key, _)| key), raise })? {
+        while let Some(found) = map.next_key_seed(WalkKey {
+            wanted: wanted.map(|(key, _)| key),
+            raise,
+        })? {
             match wanted {
                 Some((_, path)) if found => map.next_value_seed(Walk(Spot { path, ..self.0 }))?,
                 _ => map.next_value::<IgnoredAny>().map(drop)?,
@@ -116,7 +126,11 @@ struct WalkKey<'a> {
 impl WalkKey<'_> {
     fn found<E: de::Error>(&self, text: &str) -> Result<bool, E> {
         let found = self.wanted == Some(text);
-        if found && self.raise { Err(E::custom(FOUND)) } else { Ok(found) }
+        if found && self.raise {
+            Err(E::custom(FOUND))
+        } else {
+            Ok(found)
+        }
     }
 }
 

@@ -26,7 +26,11 @@ impl TryFrom<String> for AsciiStr {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        if text.is_ascii() { Ok(Self(text)) } else { Err(format!("expected ASCII characters only, found `{text}`")) }
+        if text.is_ascii() {
+            Ok(Self(text))
+        } else {
+            Err(format!("expected ASCII characters only, found `{text}`"))
+        }
     }
 }
 

@@ -49,8 +49,14 @@ mod tests {
     #[test]
     fn relative_paths_count_from_the_folder_of_their_file() {
         let base = Path::new("/etc/sluice");
-        assert_eq!(decode::<FilePath>("ca.crt").unwrap().resolve(base), Path::new("/etc/sluice/ca.crt"));
-        assert_eq!(decode::<FilePath>("/ca.crt").unwrap().resolve(base), Path::new("/ca.crt"));
+        assert_eq!(
+            decode::<FilePath>("ca.crt").unwrap().resolve(base),
+            Path::new("/etc/sluice/ca.crt")
+        );
+        assert_eq!(
+            decode::<FilePath>("/ca.crt").unwrap().resolve(base),
+            Path::new("/ca.crt")
+        );
     }
 
     #[test]

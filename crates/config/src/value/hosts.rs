@@ -52,13 +52,24 @@ impl SockAddrSpec {
             Self::Addr(addr) => return Ok(*addr),
             Self::Name(host, port) => (host, *port),
         };
-        #[expect(clippy::disallowed_methods, reason = "a start-up look-up for the daemon itself; resolverd may not run yet")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a start-up look-up for the daemon itself; resolverd may not run yet"
+        )]
         let found = std::net::ToSocketAddrs::to_socket_addrs(&(&**host, port));
-        let mut addrs: Vec<_> = found.map_err(|source| ResolveAddrError::Failed { host: host.clone(), source })?.collect();
+        let mut addrs: Vec<_> = found
+            .map_err(|source| ResolveAddrError::Failed {
+                host: host.clone(),
+                source,
+            })?
+            .collect();
         addrs.dedup();
         match addrs.as_slice() {
             [addr] => Ok(*addr),
-            _ => Err(ResolveAddrError::Ambiguous { host: host.clone(), count: addrs.len() }),
+            _ => Err(ResolveAddrError::Ambiguous {
+                host: host.clone(),
+                count: addrs.len(),
+            }),
         }
     }
 
@@ -83,8 +94,14 @@ impl SockAddrSpec {
         let upstream = Upstream::parse(named).map_err(|why| why.to_string())?;
         match upstream {
             Upstream { port: 0, .. } => Err("the port is missing".into()),
-            Upstream { host: Host::Ip(ip), port } => Ok(Self::Addr(SocketAddr::new(ip, port))),
-            Upstream { host: Host::Domain(name), port } => Ok(Self::Name(name, port)),
+            Upstream {
+                host: Host::Ip(ip),
+                port,
+            } => Ok(Self::Addr(SocketAddr::new(ip, port))),
+            Upstream {
+                host: Host::Domain(name),
+                port,
+            } => Ok(Self::Name(name, port)),
         }
     }
 }
@@ -94,7 +111,10 @@ fn literal(text: &str) -> Option<SocketAddr> {
     let text = text.trim();
     text.parse().ok().or_else(|| {
         let (ip, port) = text.strip_prefix('[')?.split_once("]:")?;
-        Some(SocketAddr::new(IpAddr::V4(ip.parse::<Ipv4Addr>().ok()?), port.parse().ok()?))
+        Some(SocketAddr::new(
+            IpAddr::V4(ip.parse::<Ipv4Addr>().ok()?),
+            port.parse().ok()?,
+        ))
     })
 }
 
@@ -165,8 +185,12 @@ impl Interface {
 }
 
 fn all_interfaces() -> Vec<String> {
-    let Ok(entries) = fs::read_dir(INTERFACES) else { return Vec::new() };
-    let mut names: Vec<_> = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
+    let Ok(entries) = fs::read_dir(INTERFACES) else {
+        return Vec::new();
+    };
+    let mut names: Vec<_> = entries
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .collect();
     names.sort();
     names
 }
@@ -177,7 +201,9 @@ impl Scalar for Interface {
     fn read(raw: Raw<'_>) -> Result<Self, Cow<'static, str>> {
         match raw {
             Raw::Int(index @ 1..=0x7fff_ffff) => Self::of_index(&index.to_string()),
-            Raw::Str(text) if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) => Self::of_index(text),
+            Raw::Str(text) if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) => {
+                Self::of_index(text)
+            }
             Raw::Str(text) => Self::of_name(text),
             _ => Err(UNFIT),
         }
@@ -222,7 +248,11 @@ impl<const PORT: u16> schemars::JsonSchema for UpstreamAddr<PORT> {
     }
 
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        let port = if PORT == 0 { "host:port".to_owned() } else { format!("host[:port], port {PORT} by default") };
+        let port = if PORT == 0 {
+            "host:port".to_owned()
+        } else {
+            format!("host[:port], port {PORT} by default")
+        };
         schemars::json_schema!({"type": "string", "description": port})
     }
 }
@@ -271,12 +301,25 @@ mod tests {
             let addr: SocketAddr = addr.parse().unwrap();
             assert_eq!(decode::<SockAddrSpec>(yaml), Ok(SockAddrSpec::Addr(addr)), "{yaml}");
         }
-        assert_eq!(decode::<SockAddrSpec>("'@Host.example:80'"), Ok(SockAddrSpec::Name("host.example".into(), 80)));
+        assert_eq!(
+            decode::<SockAddrSpec>("'@Host.example:80'"),
+            Ok(SockAddrSpec::Name("host.example".into(), 80))
+        );
     }
 
     #[test]
     fn other_addresses_are_refused() {
-        for yaml in ["127.0.0.1", "host:80", "'::1:80'", "'@host'", "'@host:0'", "80", "''", "'[::1]'", "'127.0.0.1:x'"] {
+        for yaml in [
+            "127.0.0.1",
+            "host:80",
+            "'::1:80'",
+            "'@host'",
+            "'@host:0'",
+            "80",
+            "''",
+            "'[::1]'",
+            "'127.0.0.1:x'",
+        ] {
             assert!(decode::<SockAddrSpec>(yaml).is_err(), "{yaml}");
         }
     }
@@ -316,6 +359,10 @@ mod tests {
     fn an_upstream_needs_a_port_or_a_default() {
         assert_eq!(decode::<UpstreamAddr<80>>("example.net").unwrap().0.port, 80);
         assert_eq!(decode::<UpstreamAddr<0>>("example.net:8080").unwrap().0.port, 8080);
-        assert!(decode::<UpstreamAddr<0>>("example.net").unwrap_err().contains("the port is missing"));
+        assert!(
+            decode::<UpstreamAddr<0>>("example.net")
+                .unwrap_err()
+                .contains("the port is missing")
+        );
     }
 }

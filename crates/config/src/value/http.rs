@@ -23,13 +23,19 @@ impl HttpKeepalive {
     /// What holds under two settings: kept if both say so, for the shorter time.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
-        Self { enable: self.enable && other.enable, idle_expire: self.idle_expire.min(other.idle_expire) }
+        Self {
+            enable: self.enable && other.enable,
+            idle_expire: self.idle_expire.min(other.idle_expire),
+        }
     }
 }
 
 impl Default for HttpKeepalive {
     fn default() -> Self {
-        Self { enable: true, idle_expire: Span::secs(60) }
+        Self {
+            enable: true,
+            idle_expire: Span::secs(60),
+        }
     }
 }
 
@@ -60,8 +66,14 @@ impl From<KeepaliveForm> for HttpKeepalive {
     fn from(form: KeepaliveForm) -> Self {
         match form {
             KeepaliveForm::Map(KeepaliveMap { enable, idle_expire }) => Self { enable, idle_expire },
-            KeepaliveForm::Bool(enable) => Self { enable, ..Self::default() },
-            KeepaliveForm::Other(idle_expire) => Self { idle_expire, ..Self::default() },
+            KeepaliveForm::Bool(enable) => Self {
+                enable,
+                ..Self::default()
+            },
+            KeepaliveForm::Other(idle_expire) => Self {
+                idle_expire,
+                ..Self::default()
+            },
         }
     }
 }
@@ -79,8 +91,14 @@ impl Scalar for HttpServerId {
             Raw::Int(number) => number.to_string(),
             Raw::Bool(_) | Raw::Float(_) => return Err(UNFIT),
         };
-        let fine = text.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b';' && byte != b',');
-        if fine && !text.is_empty() { Ok(Self(text.into())) } else { Err(UNFIT) }
+        let fine = text
+            .bytes()
+            .all(|byte| matches!(byte, b' '..=b'~') && byte != b';' && byte != b',');
+        if fine && !text.is_empty() {
+            Ok(Self(text.into()))
+        } else {
+            Err(UNFIT)
+        }
     }
 }
 
@@ -123,7 +141,10 @@ mod tests {
     use crate::value::scalar::decode;
 
     fn keepalive(enable: bool, secs: u64) -> HttpKeepalive {
-        HttpKeepalive { enable, idle_expire: Span::secs(secs) }
+        HttpKeepalive {
+            enable,
+            idle_expire: Span::secs(secs),
+        }
     }
 
     #[test]
@@ -162,10 +183,18 @@ mod tests {
     #[test]
     fn proxy_protocol_has_two_versions() {
         for yaml in ["1", "'1'", "v1"] {
-            assert_eq!(decode::<ProxyProtocolVersion>(yaml), Ok(ProxyProtocolVersion::V1), "{yaml}");
+            assert_eq!(
+                decode::<ProxyProtocolVersion>(yaml),
+                Ok(ProxyProtocolVersion::V1),
+                "{yaml}"
+            );
         }
         for yaml in ["2", "'2'", "v2"] {
-            assert_eq!(decode::<ProxyProtocolVersion>(yaml), Ok(ProxyProtocolVersion::V2), "{yaml}");
+            assert_eq!(
+                decode::<ProxyProtocolVersion>(yaml),
+                Ok(ProxyProtocolVersion::V2),
+                "{yaml}"
+            );
         }
         for yaml in ["0", "3", "v3", "true", "1.0"] {
             assert!(decode::<ProxyProtocolVersion>(yaml).is_err(), "{yaml}");

@@ -45,7 +45,11 @@ pub struct TcpListen {
 impl TcpListen {
     /// Listening at an address with all defaults.
     pub fn new(address: impl Into<SockAddrSpec>) -> Self {
-        TcpMap { address: address.into(), ..TcpMap::at(UNSPECIFIED.into()) }.into()
+        TcpMap {
+            address: address.into(),
+            ..TcpMap::at(UNSPECIFIED.into())
+        }
+        .into()
     }
 
     /// How many listening sockets there are on a machine of so many CPUs.
@@ -60,21 +64,39 @@ fn any(port: NonZeroU16) -> SockAddrSpec {
     SocketAddr::new(UNSPECIFIED.ip(), port.get()).into()
 }
 
+const FORMS: &str = "a port, an address such as `127.0.0.1:8080`, `[::]:8080`, `@host:port` or `$VARIABLE`, or a map";
+
 /// A port alone, which is one of `[::]`.
 #[derive(Clone, Copy)]
 struct Port(NonZeroU16);
 
 impl Scalar for Port {
-    const EXPECTED: &'static str = "a port from 1 to 65535";
+    const EXPECTED: &'static str = FORMS;
 
     fn read(raw: Raw<'_>) -> Result<Self, Cow<'static, str>> {
-        let port = match raw {
-            Raw::Int(port) => u16::try_from(port).ok().and_then(NonZeroU16::new),
-            _ => None,
-        };
-        port.map(Self).ok_or(UNFIT)
+        let Raw::Int(port) = raw else { return Err(UNFIT) };
+        let port = u16::try_from(port).ok().and_then(NonZeroU16::new);
+        port.map(Self).ok_or(Cow::Borrowed("ports are 1 to 65535"))
     }
 }
+
+/// An address in the place of a map.
+struct ListenAddr(SockAddrSpec);
+
+impl Scalar for ListenAddr {
+    const EXPECTED: &'static str = FORMS;
+
+    fn read(raw: Raw<'_>) -> Result<Self, Cow<'static, str>> {
+        match raw {
+            Raw::Str(text) if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) => {
+                Err("without quotes it would be a port".into())
+            }
+            raw => SockAddrSpec::read(raw).map(Self),
+        }
+    }
+}
+
+scalar!(ListenAddr, {"type": "string", "description": "ip:port, @host:port or $VARIABLE"});
 
 scalar!(Port, {"type": "integer", "minimum": 1, "maximum": 65535});
 
@@ -83,7 +105,7 @@ scalar!(Port, {"type": "integer", "minimum": 1, "maximum": 65535});
 #[schemars(untagged, rename = "TcpListen")]
 enum TcpForm {
     Int(Port),
-    Str(SockAddrSpec),
+    Str(ListenAddr),
     Map(TcpMap),
 }
 
@@ -132,7 +154,10 @@ impl From<TcpMap> for TcpListen {
             interface: map.interface,
             keepalive: map.keepalive,
             max_segment_size: map.max_segment_size,
-            backlog: map.backlog.filter(|backlog| *backlog >= LEAST_BACKLOG).unwrap_or(DEFAULT_BACKLOG),
+            backlog: map
+                .backlog
+                .filter(|backlog| *backlog >= LEAST_BACKLOG)
+                .unwrap_or(DEFAULT_BACKLOG),
             netfilter_mark: map.netfilter_mark,
             ipv6_only: map.ipv6_only,
             instance: map.instance.unwrap_or(1).max(1),
@@ -146,7 +171,7 @@ impl From<TcpForm> for TcpListen {
     fn from(form: TcpForm) -> Self {
         match form {
             TcpForm::Int(Port(port)) => TcpMap::at(any(port)).into(),
-            TcpForm::Str(address) => TcpMap::at(address).into(),
+            TcpForm::Str(ListenAddr(address)) => TcpMap::at(address).into(),
             TcpForm::Map(map) => map.into(),
         }
     }
@@ -244,14 +269,28 @@ mod tests {
         assert_eq!(address("'[127.0.0.1]:8080'"), Ok(local.into()));
         assert_eq!(address("{addr: '127.0.0.1:8080'}"), Ok(local.into()));
         assert_eq!(decode::<TcpListen>("127.0.0.1:8080"), Ok(TcpListen::new(local)));
-        for yaml in ["'8080'", "0", "-1", "65536", "[]", "~", "{}", "{address: 8080}", "true", "{address: '[::]:1', port: 1}"] {
+        for yaml in [
+            "'8080'",
+            "0",
+            "-1",
+            "65536",
+            "[]",
+            "~",
+            "{}",
+            "{address: 8080}",
+            "true",
+            "{address: '[::]:1', port: 1}",
+        ] {
             assert!(decode::<TcpListen>(yaml).is_err(), "{yaml}");
         }
     }
 
     #[test]
     fn port_0_of_an_address_is_for_the_system_to_choose() {
-        assert_eq!(decode::<TcpListen>("127.0.0.1:0").map(|listen| listen.address.port()), Ok(0));
+        assert_eq!(
+            decode::<TcpListen>("127.0.0.1:0").map(|listen| listen.address.port()),
+            Ok(0)
+        );
     }
 
     #[test]
@@ -261,17 +300,40 @@ mod tests {
                     Instance-Count: 2, scale: 50%, follow-cpu-affinity: yes}";
         let listen = decode::<TcpListen>(yaml).unwrap();
         assert_eq!(listen.backlog, DEFAULT_BACKLOG);
-        assert_eq!((listen.netfilter_mark, listen.ipv6_only, listen.max_segment_size), (Some(1), Some(true), Some(1400)));
+        assert_eq!(
+            (listen.netfilter_mark, listen.ipv6_only, listen.max_segment_size),
+            (Some(1), Some(true), Some(1400))
+        );
         assert_eq!((listen.instances(2), listen.instances(8)), (2, 4));
         assert!(listen.follow_cpu_affinity);
     }
 
     #[test]
     fn scales_round_as_they_are_written() {
-        for (yaml, of_7) in [("0.5", 4), ("50%", 4), ("1/2", 3), ("2", 14), ("'0.5'", 4), ("0", 0), ("' 1 / 2 '", 3)] {
+        for (yaml, of_7) in [
+            ("0.5", 4),
+            ("50%", 4),
+            ("1/2", 3),
+            ("2", 14),
+            ("'0.5'", 4),
+            ("0", 0),
+            ("' 1 / 2 '", 3),
+        ] {
             assert_eq!(decode::<Scale>(yaml).map(|scale| scale.of(7)), Ok(of_7), "{yaml}");
         }
-        for yaml in ["-1", "-0.5", ".nan", ".inf", "1/0", "-1/2", "a", "''", "1e300", "true", "9999999999"] {
+        for yaml in [
+            "-1",
+            "-0.5",
+            ".nan",
+            ".inf",
+            "1/0",
+            "-1/2",
+            "a",
+            "''",
+            "1e300",
+            "true",
+            "9999999999",
+        ] {
             assert!(decode::<Scale>(yaml).is_err(), "{yaml}");
         }
     }

@@ -110,6 +110,9 @@ mod tests {
             errors,
             "[1]: expected an integer from 0 to 65535, found `a`; [3]: expected an integer from 0 to 65535, found `-1`"
         );
-        assert_eq!(decode::<OneOrMany<u16>>("a").unwrap_err(), "expected an integer from 0 to 65535, found `a`");
+        assert_eq!(
+            decode::<OneOrMany<u16>>("a").unwrap_err(),
+            "expected an integer from 0 to 65535, found `a`"
+        );
     }
 }

@@ -159,14 +159,20 @@ mod tests {
         for yaml in ["a b", "a=b", "''", "123", "1.5", "true", "~", "[a]"] {
             assert!(decode::<NodeName>(yaml).is_err(), "{yaml}");
         }
-        assert_eq!(decode::<NodeName>("123").unwrap_err(), "expected a name, found `123`: in quotes it would be one");
+        assert_eq!(
+            decode::<NodeName>("123").unwrap_err(),
+            "expected a name, found `123`: in quotes it would be one"
+        );
     }
 
     #[test]
     fn tags_keep_spelling_and_order() {
         let tags = decode::<TagMap>("{My-Tag: a, b: 1, c: 1.10, d: ''}").unwrap();
         let expected = [("My-Tag", "a"), ("b", "1"), ("c", "1.10"), ("d", "")];
-        assert_eq!(tags.0, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        assert_eq!(
+            tags.0,
+            expected.map(|(name, value)| (name.to_owned(), value.to_owned()))
+        );
     }
 
     #[test]

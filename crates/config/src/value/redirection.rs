@@ -88,12 +88,18 @@ impl ResolveRedirection {
         let mut applied: Vec<Rule<'_>> = Vec::new();
         let mut names: Vec<Box<str>> = vec![now.clone()];
         loop {
-            let exact = (exact_first || !applied.is_empty()).then(|| self.exact.get_key_value(&*now)).flatten();
+            let exact = (exact_first || !applied.is_empty())
+                .then(|| self.exact.get_key_value(&*now))
+                .flatten();
             let (rule, next) = match exact {
                 Some((_, Target::Addrs(addrs))) => return Ok(Some(Redirected::Addrs(addrs))),
                 Some((own, Target::Domain(to))) => (Rule::Exact(own), to.clone()),
                 None => {
-                    let found = self.parents.iter().enumerate().find_map(|(at, rule)| Some((at, rule.apply(&now)?)));
+                    let found = self
+                        .parents
+                        .iter()
+                        .enumerate()
+                        .find_map(|(at, rule)| Some((at, rule.apply(&now)?)));
                     let Some((at, next)) = found else { break };
                     (Rule::Parent(at), next)
                 }
@@ -117,7 +123,9 @@ impl ResolveRedirection {
 
     fn add(&mut self, rule: RuleMap) -> Result<(), Misfit> {
         let (domain, itself) = match rule {
-            RuleMap { exact: Some(exact), to, .. } => {
+            RuleMap {
+                exact: Some(exact), to, ..
+            } => {
                 let target = match to {
                     To::Seq(addrs) => Target::Addrs(addrs.into_iter().map(|ip| ip.to_canonical()).collect()),
                     To::Str(Host::Ip(ip)) => Target::Addrs(vec![ip]),
@@ -126,12 +134,17 @@ impl ResolveRedirection {
                 self.exact.insert(exact.0, target);
                 return Ok(());
             }
-            RuleMap { parent: Some(parent), .. } => (parent.0, true),
+            RuleMap {
+                parent: Some(parent), ..
+            } => (parent.0, true),
             RuleMap { child: Some(child), .. } => (child.0, false),
             RuleMap { .. } => return Err(Misfit::new("one of `exact`, `parent` and `child` is needed")),
         };
         let To::Str(Host::Domain(to)) = rule.to else {
-            return Err(Misfit::at("to", "expected a domain name, which takes the place of the matched part"));
+            return Err(Misfit::at(
+                "to",
+                "expected a domain name, which takes the place of the matched part",
+            ));
         };
         self.parents.push(Parent { domain, itself, to });
         Ok(())
@@ -147,7 +160,10 @@ impl ResolveRedirection {
         for name in starts {
             if let Err(names) = self.follow(&name, true) {
                 let names: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
-                return Err(Misfit::new(format!("the redirections have no end: {}", names.join(" → "))));
+                return Err(Misfit::new(format!(
+                    "the redirections have no end: {}",
+                    names.join(" → ")
+                )));
             }
         }
         Ok(self)
@@ -213,7 +229,12 @@ impl<'de> Deserialize<'de> for ExactMap {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ExactMap, A::Error> {
                 let mut rules = Vec::new();
                 while let Some((domain, to)) = map.next_entry()? {
-                    rules.push(RuleMap { exact: Some(domain), parent: None, child: None, to });
+                    rules.push(RuleMap {
+                        exact: Some(domain),
+                        parent: None,
+                        child: None,
+                        to,
+                    });
                 }
                 Ok(ExactMap(rules))
             }
@@ -313,7 +334,10 @@ mod tests {
     #[test]
     fn wrong_families_fall_through_to_the_parents() {
         let rules = decode::<ResolveRedirection>("[{exact: a.test, to: '::1'}, {parent: test, to: example}]").unwrap();
-        assert_eq!(rules.apply_parents("a.test"), Some(Redirected::Domain("a.example".into())));
+        assert_eq!(
+            rules.apply_parents("a.test"),
+            Some(Redirected::Domain("a.example".into()))
+        );
     }
 
     #[test]
@@ -325,7 +349,8 @@ mod tests {
 
     #[test]
     fn bad_rules_are_told_in_their_place() {
-        let errors = decode::<ResolveRedirection>("[{to: a.test}, {parent: a.test, to: 10.0.0.1}, {exact: a}]").unwrap_err();
+        let errors =
+            decode::<ResolveRedirection>("[{to: a.test}, {parent: a.test, to: 10.0.0.1}, {exact: a}]").unwrap_err();
         assert_eq!(
             errors,
             "[0]: one of `exact`, `parent` and `child` is needed; [1].to: expected a domain name, which takes the place of \

@@ -77,7 +77,10 @@ impl ResolveStrategy {
     #[must_use]
     pub fn with_user(self, user: Self) -> Self {
         let only = matches!(self.query, QueryStrategy::Ipv4Only | QueryStrategy::Ipv6Only);
-        Self { query: if only { self.query } else { user.query }, pick: user.pick }
+        Self {
+            query: if only { self.query } else { user.query },
+            pick: user.pick,
+        }
     }
 }
 
@@ -101,7 +104,10 @@ impl From<StrategyForm> for ResolveStrategy {
     fn from(form: StrategyForm) -> Self {
         match form {
             StrategyForm::Map(StrategyMap { query, pick }) => Self { query, pick },
-            StrategyForm::Str(query) => Self { query, ..Self::default() },
+            StrategyForm::Str(query) => Self {
+                query,
+                ..Self::default()
+            },
         }
     }
 }
@@ -115,10 +121,18 @@ mod tests {
     fn a_strategy_is_a_word_or_a_map() {
         let strategy = |query, pick| Ok(ResolveStrategy { query, pick });
         for yaml in ["Ipv6Only", "ipv6_only", "ipv6-only", "IPV6ONLY", "{query: ipv6only}"] {
-            assert_eq!(decode(yaml), strategy(QueryStrategy::Ipv6Only, PickStrategy::Random), "{yaml}");
+            assert_eq!(
+                decode(yaml),
+                strategy(QueryStrategy::Ipv6Only, PickStrategy::Random),
+                "{yaml}"
+            );
         }
         for yaml in ["{pick: First}", "{pick: serial, query: Ipv4First}"] {
-            assert_eq!(decode(yaml), strategy(QueryStrategy::Ipv4First, PickStrategy::First), "{yaml}");
+            assert_eq!(
+                decode(yaml),
+                strategy(QueryStrategy::Ipv4First, PickStrategy::First),
+                "{yaml}"
+            );
         }
         for yaml in ["ipv5", "{pick: last}", "{queries: ipv4only}", "4", "[]"] {
             assert!(decode::<ResolveStrategy>(yaml).is_err(), "{yaml}");
@@ -127,8 +141,14 @@ mod tests {
 
     #[test]
     fn a_disabled_family_narrows_a_strategy() {
-        assert_eq!(QueryStrategy::Ipv4First.without(true, false), Some(QueryStrategy::Ipv6Only));
+        assert_eq!(
+            QueryStrategy::Ipv4First.without(true, false),
+            Some(QueryStrategy::Ipv6Only)
+        );
         assert_eq!(QueryStrategy::Ipv4Only.without(true, false), None);
-        assert_eq!(QueryStrategy::Ipv6First.without(false, false), Some(QueryStrategy::Ipv6First));
+        assert_eq!(
+            QueryStrategy::Ipv6First.without(false, false),
+            Some(QueryStrategy::Ipv6First)
+        );
     }
 }

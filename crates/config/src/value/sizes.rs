@@ -41,7 +41,10 @@ impl ByteSize {
             return Err(format!("the unit `{unit}` is none of `B`, `K`, `KiB`, `M`, `MiB`, `G`, `GiB`, …").into());
         };
         let count = count.parse::<u64>().ok();
-        count.and_then(|count| count.checked_mul(factor)).map(Self).ok_or(TOO_LARGE)
+        count
+            .and_then(|count| count.checked_mul(factor))
+            .map(Self)
+            .ok_or(TOO_LARGE)
     }
 }
 
@@ -130,7 +133,9 @@ mod tests {
 
     #[test]
     fn other_forms_are_refused() {
-        for yaml in ["1.5K", "1.01", "-1", "K", "1 kbit", "16EiB", "''", "1i", "1ib", "1é", "true", "[]", "~"] {
+        for yaml in [
+            "1.5K", "1.01", "-1", "K", "1 kbit", "16EiB", "''", "1i", "1ib", "1é", "true", "[]", "~",
+        ] {
             assert!(decode::<ByteSize>(yaml).is_err(), "{yaml}");
         }
     }

@@ -37,7 +37,10 @@ impl From<BufferForm> for SocketBuffer {
     fn from(form: BufferForm) -> Self {
         match form {
             BufferForm::Map(BufferMap { recv, send }) => Self { recv, send },
-            BufferForm::Text(size) => Self { recv: Some(size), send: Some(size) },
+            BufferForm::Text(size) => Self {
+                recv: Some(size),
+                send: Some(size),
+            },
         }
     }
 }
@@ -65,7 +68,10 @@ impl TcpConnect {
 
 impl Default for TcpConnect {
     fn default() -> Self {
-        Self { max_retry: 2, each_timeout: Span::secs(30) }
+        Self {
+            max_retry: 2,
+            each_timeout: Span::secs(30),
+        }
     }
 }
 
@@ -116,7 +122,12 @@ pub struct TcpKeepalive {
 
 impl TcpKeepalive {
     /// Probes after the default time.
-    pub const ON: Self = Self { enable: true, idle_time: Span::secs(60), probe_interval: None, probe_count: None };
+    pub const ON: Self = Self {
+        enable: true,
+        idle_time: Span::secs(60),
+        probe_interval: None,
+        probe_count: None,
+    };
 
     /// What holds under two settings: on if either says so, with the smaller of all numbers.
     #[must_use]
@@ -132,7 +143,10 @@ impl TcpKeepalive {
 
 impl Default for TcpKeepalive {
     fn default() -> Self {
-        Self { enable: false, ..Self::ON }
+        Self {
+            enable: false,
+            ..Self::ON
+        }
     }
 }
 
@@ -164,18 +178,39 @@ struct KeepaliveMap {
 
 impl Default for KeepaliveMap {
     fn default() -> Self {
-        let TcpKeepalive { enable, idle_time, probe_interval, probe_count } = TcpKeepalive::default();
-        Self { enable, idle_time, probe_interval, probe_count }
+        let TcpKeepalive {
+            enable,
+            idle_time,
+            probe_interval,
+            probe_count,
+        } = TcpKeepalive::default();
+        Self {
+            enable,
+            idle_time,
+            probe_interval,
+            probe_count,
+        }
     }
 }
 
 impl From<KeepaliveForm> for TcpKeepalive {
     fn from(form: KeepaliveForm) -> Self {
         match form {
-            KeepaliveForm::Map(KeepaliveMap { enable, idle_time, probe_interval, probe_count }) => {
-                Self { enable, idle_time, probe_interval, probe_count }
-            }
-            KeepaliveForm::Bool(enable) => Self { enable, ..Self::default() },
+            KeepaliveForm::Map(KeepaliveMap {
+                enable,
+                idle_time,
+                probe_interval,
+                probe_count,
+            }) => Self {
+                enable,
+                idle_time,
+                probe_interval,
+                probe_count,
+            },
+            KeepaliveForm::Bool(enable) => Self {
+                enable,
+                ..Self::default()
+            },
             KeepaliveForm::Other(idle_time) => Self { idle_time, ..Self::ON },
         }
     }
@@ -250,7 +285,10 @@ mod tests {
 
     #[test]
     fn buffers_are_one_size_or_two() {
-        let both = SocketBuffer { recv: Some(ByteSize::kib(64)), send: Some(ByteSize::kib(64)) };
+        let both = SocketBuffer {
+            recv: Some(ByteSize::kib(64)),
+            send: Some(ByteSize::kib(64)),
+        };
         assert_eq!(decode("64KiB"), Ok(both));
         assert_eq!(decode("65536"), Ok(both));
         assert_eq!(decode("{receive: 65536, write: 64KiB}"), Ok(both));
@@ -264,9 +302,15 @@ mod tests {
     #[test]
     fn one_key_leaves_the_other_defaults() {
         // CFG-07
-        let connect = TcpConnect { max_retry: 0, ..TcpConnect::default() };
+        let connect = TcpConnect {
+            max_retry: 0,
+            ..TcpConnect::default()
+        };
         assert_eq!(decode("{max-retry: 0}"), Ok(connect));
-        let eyeballs = HappyEyeballs { resolution_delay: Span::secs(1), ..HappyEyeballs::default() };
+        let eyeballs = HappyEyeballs {
+            resolution_delay: Span::secs(1),
+            ..HappyEyeballs::default()
+        };
         assert_eq!(decode("{first_resolution_delay: 1}"), Ok(eyeballs));
     }
 
@@ -283,9 +327,21 @@ mod tests {
         for (yaml, expected) in [
             ("true", TcpKeepalive::ON),
             ("false", TcpKeepalive::default()),
-            ("10", TcpKeepalive { idle_time: Span::secs(10), ..TcpKeepalive::ON }),
+            (
+                "10",
+                TcpKeepalive {
+                    idle_time: Span::secs(10),
+                    ..TcpKeepalive::ON
+                },
+            ),
             ("{}", TcpKeepalive::default()),
-            ("{enable: yes, probe-count: '3'}", TcpKeepalive { probe_count: Some(3), ..TcpKeepalive::ON }),
+            (
+                "{enable: yes, probe-count: '3'}",
+                TcpKeepalive {
+                    probe_count: Some(3),
+                    ..TcpKeepalive::ON
+                },
+            ),
         ] {
             assert_eq!(decode::<TcpKeepalive>(yaml), Ok(expected), "{yaml}");
         }
@@ -296,15 +352,33 @@ mod tests {
 
     #[test]
     fn two_keepalives_add_up() {
-        let user = TcpKeepalive { idle_time: Span::secs(10), probe_count: Some(5), ..TcpKeepalive::default() };
-        let both = TcpKeepalive { probe_count: Some(3), ..TcpKeepalive::ON }.or(user);
-        assert_eq!(both, TcpKeepalive { idle_time: Span::secs(10), probe_count: Some(3), ..TcpKeepalive::ON });
+        let user = TcpKeepalive {
+            idle_time: Span::secs(10),
+            probe_count: Some(5),
+            ..TcpKeepalive::default()
+        };
+        let both = TcpKeepalive {
+            probe_count: Some(3),
+            ..TcpKeepalive::ON
+        }
+        .or(user);
+        assert_eq!(
+            both,
+            TcpKeepalive {
+                idle_time: Span::secs(10),
+                probe_count: Some(3),
+                ..TcpKeepalive::ON
+            }
+        );
     }
 
     #[test]
     fn socket_options_have_short_names() {
         let options = decode::<TcpMiscOpts>("{no_delay: on, mss: 1400, ttl: 64, tos: 0x10, mark: 7}").unwrap();
-        assert_eq!((options.no_delay, options.max_segment_size, options.netfilter_mark), (Some(true), Some(1400), Some(7)));
+        assert_eq!(
+            (options.no_delay, options.max_segment_size, options.netfilter_mark),
+            (Some(true), Some(1400), Some(7))
+        );
         let options = decode::<UdpMiscOpts>("{hop_limit: 3, traffic-class: 1}").unwrap();
         assert_eq!((options.hop_limit, options.traffic_class), (Some(3), Some(1)));
         assert!(decode::<UdpMiscOpts>("{mss: 1400}").is_err());
@@ -313,9 +387,22 @@ mod tests {
 
     #[test]
     fn later_socket_options_win_or_narrow() {
-        let first = TcpMiscOpts { no_delay: Some(true), hop_limit: Some(9), netfilter_mark: Some(1), ..Default::default() };
-        let later = TcpMiscOpts { no_delay: Some(false), hop_limit: Some(12), netfilter_mark: Some(2), ..Default::default() };
+        let first = TcpMiscOpts {
+            no_delay: Some(true),
+            hop_limit: Some(9),
+            netfilter_mark: Some(1),
+            ..Default::default()
+        };
+        let later = TcpMiscOpts {
+            no_delay: Some(false),
+            hop_limit: Some(12),
+            netfilter_mark: Some(2),
+            ..Default::default()
+        };
         let both = first.with(later);
-        assert_eq!((both.no_delay, both.hop_limit, both.netfilter_mark), (Some(true), Some(9), Some(2)));
+        assert_eq!(
+            (both.no_delay, both.hop_limit, both.netfilter_mark),
+            (Some(true), Some(9), Some(2))
+        );
     }
 }

@@ -43,10 +43,13 @@ impl SpeedLimitTcp {
         }
         let shift_millis = self.shift_millis.max(other.shift_millis);
         let scaled = |bytes: u64, from: u8| bytes.saturating_mul(1 << (shift_millis - from));
-        let least = |of: fn(&Self) -> u64| {
-            scaled(of(&self), self.shift_millis).min(scaled(of(&other), other.shift_millis))
-        };
-        Self { shift_millis, upload: least(|limit| limit.upload), download: least(|limit| limit.download) }
+        let least =
+            |of: fn(&Self) -> u64| scaled(of(&self), self.shift_millis).min(scaled(of(&other), other.shift_millis));
+        Self {
+            shift_millis,
+            upload: least(|limit| limit.upload),
+            download: least(|limit| limit.download),
+        }
     }
 }
 
@@ -74,10 +77,21 @@ impl Scalar for Rate {
     fn read(raw: Raw<'_>) -> Result<Self, Cow<'static, str>> {
         match raw {
             Raw::Str(text) => match text.trim_end().strip_suffix("/s") {
-                Some(size) => ByteSize::parse(size).map(|size| Self { bytes: size.0, per_second: true }),
-                None => ByteSize::parse(text).map(|size| Self { bytes: size.0, per_second: false }),
+                Some(size) => ByteSize::parse(size).map(|size| Self {
+                    bytes: size.0,
+                    per_second: true,
+                }),
+                None => ByteSize::parse(text).map(|size| Self {
+                    bytes: size.0,
+                    per_second: false,
+                }),
             },
-            Raw::Int(bytes) => u64::try_from(bytes).map(|bytes| Self { bytes, per_second: false }).map_err(|_| UNFIT),
+            Raw::Int(bytes) => u64::try_from(bytes)
+                .map(|bytes| Self {
+                    bytes,
+                    per_second: false,
+                })
+                .map_err(|_| UNFIT),
             _ => Err(UNFIT),
         }
     }
@@ -114,9 +128,10 @@ struct TcpMap {
 /// The slice of a limit: as written, or the default if a rate per second needs one.
 pub(super) fn slice(written: Option<u8>, rates: &[Option<Rate>]) -> Result<u8, Misfit> {
     match written {
-        Some(shift) if shift > MAX_SHIFT => {
-            Err(Misfit::at("shift_millis", format!("expected an integer from 0 to {MAX_SHIFT}, found `{shift}`")))
-        }
+        Some(shift) if shift > MAX_SHIFT => Err(Misfit::at(
+            "shift_millis",
+            format!("expected an integer from 0 to {MAX_SHIFT}, found `{shift}`"),
+        )),
         Some(shift) => Ok(shift),
         None if rates.iter().flatten().any(|rate| rate.per_second) => Ok(DEFAULT_SHIFT),
         None => Ok(0),
@@ -129,15 +144,25 @@ impl TryFrom<TcpForm> for SpeedLimitTcp {
     fn try_from(form: TcpForm) -> Result<Self, Misfit> {
         let (shift_millis, upload, download) = match form {
             TcpForm::Text(rate) => (DEFAULT_SHIFT, Some(rate), Some(rate)),
-            TcpForm::Map(map) => (slice(map.shift_millis, &[map.upload, map.download])?, map.upload, map.download),
+            TcpForm::Map(map) => (
+                slice(map.shift_millis, &[map.upload, map.download])?,
+                map.upload,
+                map.download,
+            ),
         };
         let bytes = |rate: Option<Rate>| rate.map_or(0, |rate| rate.in_slice(shift_millis));
-        let limit = Self { shift_millis, upload: bytes(upload), download: bytes(download) };
+        let limit = Self {
+            shift_millis,
+            upload: bytes(upload),
+            download: bytes(download),
+        };
         if limit.is_off() {
             return Ok(Self::default());
         }
         if limit.upload == 0 || limit.download == 0 {
-            return Err(Misfit::new("a limit needs more than 0 bytes in both directions; without a limit leave the key out"));
+            return Err(Misfit::new(
+                "a limit needs more than 0 bytes in both directions; without a limit leave the key out",
+            ));
         }
         Ok(limit)
     }
@@ -149,7 +174,11 @@ mod tests {
     use crate::value::scalar::decode;
 
     fn limit(shift_millis: u8, upload: u64, download: u64) -> SpeedLimitTcp {
-        SpeedLimitTcp { shift_millis, upload, download }
+        SpeedLimitTcp {
+            shift_millis,
+            upload,
+            download,
+        }
     }
 
     #[test]
@@ -159,21 +188,35 @@ mod tests {
             ("10M", limit(10, 10_000_000, 10_000_000)),
             ("10M/s", limit(10, 10_240_000, 10_240_000)),
             ("{shift: 10, north: 1K, south: 2K}", limit(10, 1000, 2000)),
-            ("{shift_millis: 12, upload: 1000/s, download_bytes: 1K}", limit(12, 4096, 1000)),
+            (
+                "{shift_millis: 12, upload: 1000/s, download_bytes: 1K}",
+                limit(12, 4096, 1000),
+            ),
             ("{upload: 1000/s, download: 1000/s}", limit(10, 1024, 1024)),
             ("{shift: 0, upload: 1K}", SpeedLimitTcp::default()),
             ("{upload: 1K, download: 1K}", SpeedLimitTcp::default()),
         ] {
             assert_eq!(decode::<SpeedLimitTcp>(yaml), Ok(expected), "{yaml}");
         }
-        for yaml in ["0", "{shift: 13, upload: 1, download: 1}", "{shift: 10, upload: 1}", "1.5", "10M/m", "true", "[]"] {
+        for yaml in [
+            "0",
+            "{shift: 13, upload: 1, download: 1}",
+            "{shift: 10, upload: 1}",
+            "1.5",
+            "10M/m",
+            "true",
+            "[]",
+        ] {
             assert!(decode::<SpeedLimitTcp>(yaml).is_err(), "{yaml}");
         }
     }
 
     #[test]
     fn two_limits_make_the_slower_one() {
-        assert_eq!(limit(10, 1000, 5000).and(limit(12, 8000, 16000)), limit(12, 4000, 16000));
+        assert_eq!(
+            limit(10, 1000, 5000).and(limit(12, 8000, 16000)),
+            limit(12, 4000, 16000)
+        );
         assert_eq!(limit(10, 1, 1).and(SpeedLimitTcp::default()), limit(10, 1, 1));
     }
 }
