@@ -16,13 +16,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 pub use crate::render::syslog::{Facility, Header};
-pub use crate::transport::DatagramTarget;
+pub use crate::target::DatagramTarget;
 use channel::{Channel, Stamped};
 pub(crate) use config::system_syslog;
 pub use config::{
     DriverConfig, FluentdConfig, JournalConfig, LogConfig, LoggerConfig, StdoutConfig, StdoutFormat, SyslogConfig,
 };
 use writer::Writer;
+
+use sluice_config::value::ResolveAddrError;
 
 use crate::metrics::Registry;
 use crate::naming::Identity;
@@ -86,6 +88,9 @@ pub trait Record: slog::KV + Send + 'static {
 /// Why event logs could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    /// The receiver's name does not lead to an address.
+    #[error("the receiver of a log has no address")]
+    Address(#[from] ResolveAddrError),
     /// A writer thread could not be started.
     #[error("start of a log writer thread failed")]
     Thread(#[source] std::io::Error),
@@ -110,7 +115,7 @@ impl EventLogs {
     /// Receivers are not contacted before there is something to tell them, so none has to be there.
     ///
     /// # Errors
-    /// [`StartError`] if the system refuses a thread.
+    /// [`StartError`] if a receiver's name does not resolve or the system refuses a thread.
     pub fn start(config: &LogConfig, identity: &Identity, registry: &Registry) -> Result<Self, StartError> {
         let mut started: Vec<(&LoggerConfig, Arc<Writer>)> = Vec::new();
         let mut writer = |kind| -> Result<Option<Arc<Writer>>, StartError> {
@@ -121,7 +126,7 @@ impl EventLogs {
             if let Some((_, writer)) = started.iter().find(|(known, _)| *known == config) {
                 return Ok(Some(Arc::clone(writer)));
             }
-            let writer = Writer::start(config, identity).map_err(StartError::Thread)?;
+            let writer = Writer::start(config, identity)?;
             started.push((config, Arc::clone(&writer)));
             Ok(Some(writer))
         };

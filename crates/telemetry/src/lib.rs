@@ -21,6 +21,7 @@ pub mod log;
 pub mod metrics;
 mod naming;
 mod render;
+mod target;
 mod transport;
 pub mod value;
 

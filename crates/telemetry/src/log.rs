@@ -15,11 +15,11 @@ use slog_async::{Async, AsyncGuard, OverflowStrategy};
 
 pub use crate::{debug, error, info, notice, trace, warn};
 
-use crate::event::{DatagramTarget, Facility, Header, JournalConfig};
+use crate::event::{Facility, Header, JournalConfig};
 use crate::render::human::Human;
 use crate::render::syslog::{Form, Syslog};
 use crate::render::{Event, Severity, journal};
-use crate::transport::Datagrams;
+use crate::transport::{Datagrams, Target};
 use crate::value::Timestamp;
 
 /// Tag of a record that is written whatever the verbosity; see [`notice!`](crate::notice).
@@ -196,7 +196,7 @@ impl Output {
         }
     }
 
-    fn journal(ident: &str, target: DatagramTarget) -> Self {
+    fn journal(ident: &str, target: Target) -> Self {
         Self {
             buffer: Vec::new(),
             kind: Kind::Journal {
@@ -206,7 +206,7 @@ impl Output {
         }
     }
 
-    fn syslog(ident: &str, target: DatagramTarget) -> Self {
+    fn syslog(ident: &str, target: Target) -> Self {
         let form = Form {
             facility: Facility::Daemon,
             header: Header::Rfc3164,

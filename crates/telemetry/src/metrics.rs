@@ -25,6 +25,8 @@ pub use registry::{Registration, Registry, Source};
 pub use runtime::RuntimeGauges;
 pub use shards::{Counter, Shards, set_worker, set_workers};
 
+use sluice_config::value::ResolveAddrError;
+
 use crate::naming::Identity;
 
 /// A new `stat_id`: unique on the machine, process id in the high half, a running number in the low one.
@@ -38,6 +40,9 @@ pub fn next_stat_id() -> String {
 /// Why metrics could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    /// The name of the StatsD peer does not lead to an address.
+    #[error("the StatsD peer has no address")]
+    Address(#[from] ResolveAddrError),
     /// The OpenMetrics endpoint could not be opened.
     #[error("bind of the OpenMetrics endpoint `{0}` failed")]
     Endpoint(Listen, #[source] io::Error),
@@ -64,8 +69,8 @@ pub fn start(config: &StatConfig, identity: &Identity, registry: Registry) -> Re
             )
         })
         .transpose()?;
-    let statsd = config
-        .statsd_target()
+    let target = config.statsd_target().map(|target| target.resolve()).transpose()?;
+    let statsd = target
         .map(|target| statsd::Emitter::start(config, target, &prefix, &group, registry.reader()))
         .transpose()
         .map_err(StartError::Thread)?;

@@ -10,16 +10,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// Where datagrams go.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum DatagramTarget {
-    /// A UDP peer.
-    Udp {
-        /// The peer.
-        peer: SocketAddr,
-        /// Local address; the unspecified one of the peer's family when absent.
-        bind_ip: Option<IpAddr>,
-    },
-    /// The path of a Unix datagram socket.
+#[derive(Clone, Debug)]
+pub(crate) enum Target {
+    Udp { peer: SocketAddr, bind_ip: Option<IpAddr> },
     Unix(PathBuf),
 }
 
@@ -29,7 +22,7 @@ const PATIENCE: Duration = Duration::from_millis(100);
 /// A datagram socket, opened when needed and again after the receiver restarted.
 #[derive(Debug)]
 pub(crate) struct Datagrams {
-    target: DatagramTarget,
+    target: Target,
     /// Whether a full receiver is waited for.
     patient: bool,
     open: Option<Open>,
@@ -43,7 +36,7 @@ enum Open {
 
 impl Datagrams {
     /// Waits up to 100 ms for a full receiver, then not again until it has taken something.
-    pub(crate) fn patient(target: DatagramTarget) -> Self {
+    pub(crate) fn patient(target: Target) -> Self {
         Self {
             target,
             patient: true,
@@ -52,7 +45,7 @@ impl Datagrams {
     }
 
     /// Never waits.
-    pub(crate) fn impatient(target: DatagramTarget) -> Self {
+    pub(crate) fn impatient(target: Target) -> Self {
         Self {
             target,
             patient: false,
@@ -103,7 +96,7 @@ impl Datagrams {
 
     fn connect(&self) -> io::Result<Open> {
         match &self.target {
-            DatagramTarget::Udp { peer, bind_ip } => {
+            Target::Udp { peer, bind_ip } => {
                 let local = bind_ip.unwrap_or(match peer {
                     SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
                     SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
@@ -113,7 +106,7 @@ impl Datagrams {
                 socket.set_nonblocking(!self.patient)?;
                 Ok(Open::Udp(socket))
             }
-            DatagramTarget::Unix(path) => {
+            Target::Unix(path) => {
                 let socket = UnixDatagram::unbound()?;
                 socket.connect(path)?;
                 socket.set_nonblocking(!self.patient)?;

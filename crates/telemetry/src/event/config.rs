@@ -1,16 +1,24 @@
 //! The `log` section.
 
+mod forms;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use schemars::JsonSchema;
+use serde::Deserialize;
+use sluice_config::value::{ResolveAddrError, Secret, SockAddrSpec, TcpKeepalive};
+
 use super::LogKind;
 use crate::naming::Identity;
 use crate::render::syslog::{Facility, Form, Header};
-use crate::transport::DatagramTarget;
+use crate::target::{DatagramTarget, schema_of};
+use crate::transport::Target;
 
 /// The `log` section: how each kind of event log is written.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(from = "forms::LogForm")]
 pub struct LogConfig {
     /// For kinds without an entry of their own; discards unless said otherwise.
     pub default: LoggerConfig,
@@ -38,7 +46,8 @@ impl LogConfig {
 }
 
 /// How the loggers of one kind are written.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(from = "forms::LoggerForm")]
 pub struct LoggerConfig {
     /// Where records go.
     pub driver: DriverConfig,
@@ -87,7 +96,8 @@ pub enum DriverConfig {
 }
 
 /// The `journal` driver. It has no keys.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(from = "forms::JournalForm")]
 pub struct JournalConfig {
     socket: PathBuf,
 }
@@ -106,20 +116,22 @@ impl JournalConfig {
         }
     }
 
-    pub(crate) fn target(&self) -> DatagramTarget {
-        DatagramTarget::Unix(self.socket.clone())
+    pub(crate) fn target(&self) -> Target {
+        Target::Unix(self.socket.clone())
     }
 }
 
 /// The `stdout` driver.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
 pub struct StdoutConfig {
     /// Layout of the lines.
     pub format: StdoutFormat,
 }
 
 /// Layout of lines on standard output.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum StdoutFormat {
     /// Time, level, fields sorted by name, message; coloured on a terminal.
     #[default]
@@ -129,7 +141,8 @@ pub enum StdoutFormat {
 }
 
 /// The `syslog` driver.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(try_from = "forms::SyslogForm")]
 pub struct SyslogConfig {
     /// The receiver; the system's own socket when absent.
     pub target: Option<DatagramTarget>,
@@ -162,8 +175,10 @@ impl Default for SyslogConfig {
 }
 
 impl SyslogConfig {
-    pub(crate) fn target(&self) -> DatagramTarget {
-        self.target.clone().unwrap_or_else(system_syslog)
+    pub(crate) fn target(&self) -> Result<Target, ResolveAddrError> {
+        self.target
+            .as_ref()
+            .map_or_else(|| Ok(system_syslog()), DatagramTarget::resolve)
     }
 
     pub(crate) fn form(&self, identity: &Identity) -> Form {
@@ -180,10 +195,10 @@ impl SyslogConfig {
 }
 
 /// The system's syslog socket.
-pub(crate) fn system_syslog() -> DatagramTarget {
+pub(crate) fn system_syslog() -> Target {
     let known = ["/dev/log", "/var/run/syslog", "/var/run/log"];
     let there = known.into_iter().find(|path| Path::new(path).exists());
-    DatagramTarget::Unix(there.unwrap_or("/dev/log").into())
+    Target::Unix(there.unwrap_or("/dev/log").into())
 }
 
 /// The machine's name, as the kernel knows it.
@@ -194,22 +209,23 @@ pub(crate) fn hostname() -> String {
 }
 
 /// The `fluentd` driver: Forward protocol, version 1.
-#[derive(Clone, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(try_from = "forms::FluentdForm")]
 pub struct FluentdConfig {
     /// The collector; `127.0.0.1:24224` by default.
-    pub address: SocketAddr,
+    pub address: SockAddrSpec,
     /// Local address.
     pub bind_ip: Option<IpAddr>,
     /// Secret of the handshake; without it there is no handshake.
-    pub shared_key: Option<String>,
+    pub shared_key: Option<Secret<String>>,
     /// Sent if the collector asks for it.
     pub username: String,
     /// Sent, hashed, if the collector asks for it.
-    pub password: String,
+    pub password: Secret<String>,
     /// Name of this host in the handshake; the machine's own when absent.
     pub hostname: Option<String>,
-    /// Idle time before TCP keepalive probes; `None` turns them off. 60 s by default.
-    pub tcp_keepalive: Option<Duration>,
+    /// TCP keepalive; on after 60 s of silence by default.
+    pub tcp_keepalive: TcpKeepalive,
     /// For TCP connect and handshake together; 10 s by default.
     pub connect_timeout: Duration,
     /// Pause after a failed connect; 10 s by default.
@@ -225,13 +241,13 @@ pub struct FluentdConfig {
 impl Default for FluentdConfig {
     fn default() -> Self {
         Self {
-            address: SocketAddr::from((Ipv4Addr::LOCALHOST, 24224)),
+            address: SocketAddr::from((Ipv4Addr::LOCALHOST, 24224)).into(),
             bind_ip: None,
             shared_key: None,
             username: String::new(),
-            password: String::new(),
+            password: Secret::default(),
             hostname: None,
-            tcp_keepalive: Some(Duration::from_secs(60)),
+            tcp_keepalive: TcpKeepalive::ON,
             connect_timeout: Duration::from_secs(10),
             connect_delay: Duration::from_secs(10),
             write_timeout: Duration::from_secs(1),
@@ -241,12 +257,13 @@ impl Default for FluentdConfig {
     }
 }
 
-impl std::fmt::Debug for FluentdConfig {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("FluentdConfig")
-            .field("address", &self.address)
-            .field("shared_key", &self.shared_key.as_ref().map(|_| "***"))
-            .field("username", &self.username)
-            .finish_non_exhaustive()
-    }
+schema_of! {
+    LogConfig => forms::LogForm;
+    LoggerConfig => forms::LoggerForm;
+    JournalConfig => forms::JournalForm;
+    SyslogConfig => forms::SyslogForm;
+    FluentdConfig => forms::FluentdForm;
 }
+
+#[cfg(test)]
+mod tests;

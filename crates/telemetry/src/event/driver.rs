@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use super::channel::{Drop, Stats};
 use super::config::{DriverConfig, LoggerConfig, StdoutFormat};
 use super::fluentd::Fluentd;
+use sluice_config::value::ResolveAddrError;
+
 use crate::naming::Identity;
 use crate::render::human::Human;
 use crate::render::syslog::Syslog;
@@ -41,10 +43,10 @@ enum Kind {
 }
 
 impl Driver {
-    pub(super) fn new(config: &LoggerConfig, identity: &Identity) -> Self {
+    pub(super) fn new(config: &LoggerConfig, identity: &Identity) -> Result<Self, ResolveAddrError> {
         let kind = match &config.driver {
             DriverConfig::Discard => Kind::Discard,
-            DriverConfig::Fluentd(fluentd) => Kind::Fluentd(Box::new(Fluentd::new(fluentd.clone(), identity))),
+            DriverConfig::Fluentd(fluentd) => Kind::Fluentd(Box::new(Fluentd::new(fluentd, identity)?)),
             DriverConfig::Journal(journal) => Kind::Journal {
                 ident: identity.product.product(),
                 socket: Datagrams::patient(journal.target()),
@@ -56,14 +58,14 @@ impl Driver {
             }
             DriverConfig::Syslog(syslog) => Kind::Syslog {
                 form: Syslog::new(syslog.form(identity)),
-                socket: Datagrams::patient(syslog.target()),
+                socket: Datagrams::patient(syslog.target()?),
                 buffer: Vec::new(),
             },
         };
-        Self {
+        Ok(Self {
             kind,
             errors: IoErrors::new(config.io_error_sampling_offset),
-        }
+        })
     }
 
     /// Encodes one record and sends it, or keeps it for [`Driver::settle`].

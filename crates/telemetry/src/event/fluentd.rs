@@ -15,6 +15,8 @@ use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use super::channel::{Drop, Stats};
 use super::config::{FluentdConfig, hostname};
 use super::driver::{IoErrors, encode};
+use sluice_config::value::ResolveAddrError;
+
 use crate::naming::Identity;
 use crate::render::Event;
 use crate::render::msgpack::Forward;
@@ -34,6 +36,7 @@ enum ConnectError {
 
 pub(super) struct Fluentd {
     config: FluentdConfig,
+    peer: SocketAddr,
     credentials: Option<Credentials>,
     forward: Forward,
     link: Link,
@@ -52,22 +55,24 @@ enum Link {
 }
 
 impl Fluentd {
-    pub(super) fn new(config: FluentdConfig, identity: &Identity) -> Self {
+    pub(super) fn new(config: &FluentdConfig, identity: &Identity) -> Result<Self, ResolveAddrError> {
+        let peer = config.address.resolve()?;
         let credentials = config.shared_key.as_ref().map(|shared_key| Credentials {
-            shared_key: shared_key.clone(),
+            shared_key: shared_key.reveal().clone(),
             username: config.username.clone(),
-            password: config.password.clone(),
+            password: config.password.reveal().clone(),
             hostname: config.hostname.clone().unwrap_or_else(hostname),
         });
-        Self {
+        Ok(Self {
+            peer,
             credentials,
             forward: Forward::new(identity.product.product()),
             link: Link::Down(Instant::now()),
             buffer: Vec::new(),
             pending: VecDeque::new(),
             due: None,
-            config,
-        }
+            config: config.clone(),
+        })
     }
 
     pub(super) fn write(&mut self, event: &Event<'_>, stats: &Arc<Stats>, errors: &mut IoErrors) {
@@ -158,7 +163,7 @@ impl Fluentd {
     }
 
     fn connect(&self) -> Result<TcpStream, ConnectError> {
-        let peer = self.config.address;
+        let peer = self.peer;
         let deadline = Instant::now() + self.config.connect_timeout;
         let mut stream = self.open().map_err(|error| ConnectError::Connect(peer, error))?;
         if let Some(credentials) = &self.credentials {
@@ -171,13 +176,21 @@ impl Fluentd {
     }
 
     fn open(&self) -> io::Result<TcpStream> {
-        let peer = self.config.address;
+        let peer = self.peer;
         let socket = Socket::new(Domain::for_address(peer), Type::STREAM, Some(Protocol::TCP))?;
         if let Some(ip) = self.config.bind_ip {
             socket.bind(&SocketAddr::new(ip, 0).into())?;
         }
-        if let Some(idle) = self.config.tcp_keepalive {
-            socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(idle))?;
+        let keepalive = &self.config.tcp_keepalive;
+        if keepalive.enable {
+            let mut probes = TcpKeepalive::new().with_time(keepalive.idle_time.0);
+            if let Some(interval) = keepalive.probe_interval {
+                probes = probes.with_interval(interval.0);
+            }
+            if let Some(count) = keepalive.probe_count {
+                probes = probes.with_retries(count);
+            }
+            socket.set_tcp_keepalive(&probes)?;
         }
         socket.set_tcp_nodelay(true)?;
         let patience = self.config.connect_timeout.max(Duration::from_millis(1));

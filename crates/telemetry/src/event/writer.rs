@@ -1,7 +1,6 @@
 //! The threads that empty the queues of all loggers with one configuration.
 
 use std::fmt;
-use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
@@ -9,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::channel::{Boxed, Channel, Known, Stats, Wake};
 use super::driver::Driver;
-use super::{Handle, LoggerConfig, Record, lock};
+use super::{Handle, LoggerConfig, Record, StartError, lock};
 use crate::keys;
 use crate::metrics::Registry;
 use crate::naming::Identity;
@@ -39,18 +38,22 @@ struct Shared {
 }
 
 impl Writer {
-    pub(super) fn start(config: &LoggerConfig, identity: &Identity) -> io::Result<Arc<Self>> {
+    pub(super) fn start(config: &LoggerConfig, identity: &Identity) -> Result<Arc<Self>, StartError> {
         Self::start_polling(config, identity, POLL)
     }
 
     /// Starts one that looks at the queues every `poll`, when nobody wakes it.
-    pub(super) fn start_polling(config: &LoggerConfig, identity: &Identity, poll: Duration) -> io::Result<Arc<Self>> {
+    pub(super) fn start_polling(
+        config: &LoggerConfig,
+        identity: &Identity,
+        poll: Duration,
+    ) -> Result<Arc<Self>, StartError> {
         let shared = Arc::new(Shared::default());
         let mut threads = Vec::new();
         for number in 0..config.thread_number.max(1) {
             let work = Work {
                 shared: Arc::clone(&shared),
-                driver: Driver::new(config, identity),
+                driver: Driver::new(config, identity)?,
                 poll,
                 identity: identity.clone(),
                 loggers: Vec::new(),
@@ -64,7 +67,8 @@ impl Writer {
                 .inspect_err(|_| {
                     *lock(&shared.running) -= 1;
                     shared.closing.store(true, Ordering::Release);
-                })?;
+                })
+                .map_err(StartError::Thread)?;
             threads.push(thread.thread().clone());
         }
         shared.wake.set_threads(threads);

@@ -25,7 +25,7 @@ fn journald_gets_priority_ident_and_code_position() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("journal");
     let socket = receiver(&path);
-    let log = logger(Output::journal("sluice", DatagramTarget::Unix(path)));
+    let log = logger(Output::journal("sluice", Target::Unix(path)));
     slog::warn!(log, "no resolver"; "server" => "edge", "tries" => 3);
     let line = line!() - 1;
     assert_eq!(
@@ -44,7 +44,7 @@ fn syslog_gets_facility_daemon_and_the_level() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("log");
     let socket = receiver(&path);
-    let log = logger(Output::syslog("sluice", DatagramTarget::Unix(path)));
+    let log = logger(Output::syslog("sluice", Target::Unix(path)));
     slog::error!(log, "bind failed"; "port" => 80);
     let text = receive(&socket);
     assert!(text.starts_with("<27>"), "{text}");

@@ -14,7 +14,7 @@ use cadence::{Counted as _, Gauged as _, MetricSink, StatsdClient};
 use super::collector::{Collector, Emit, Gauge, Rule, sanitised};
 use super::config::StatConfig;
 use super::registry::{Reader, Source};
-use crate::transport::{DatagramTarget, Datagrams};
+use crate::transport::{Datagrams, Target};
 
 type Map<V> = HashMap<u64, V, foldhash::quality::RandomState>;
 
@@ -42,7 +42,7 @@ enum Last {
 impl Emitter {
     pub(super) fn start(
         config: &StatConfig,
-        target: DatagramTarget,
+        target: Target,
         prefix: &str,
         group: &str,
         reader: Reader,
@@ -242,7 +242,7 @@ struct State {
 impl RefUnwindSafe for State {}
 
 impl SegmentSink {
-    fn new(config: &StatConfig, target: DatagramTarget) -> Self {
+    fn new(config: &StatConfig, target: Target) -> Self {
         Self {
             cache_size: config.cache_size.max(1),
             max_segment_size: config.max_segment_size_for(&target),

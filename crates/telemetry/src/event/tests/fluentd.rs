@@ -3,13 +3,14 @@ use std::net::{TcpListener, TcpStream};
 
 use rmpv::Value;
 use sha2::{Digest as _, Sha512};
+use sluice_config::value::Secret;
 
 use super::*;
 
 fn collector() -> (TcpListener, FluentdConfig) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let config = FluentdConfig {
-        address: listener.local_addr().unwrap(),
+        address: listener.local_addr().unwrap().into(),
         connect_delay: Duration::from_millis(1),
         flush_interval: Duration::from_millis(1),
         ..FluentdConfig::default()
@@ -126,9 +127,9 @@ fn shake(stream: &mut BufReader<TcpStream>, key: &str, auth: &[u8]) -> Vec<Value
 fn the_handshake_proves_key_and_user() {
     let (listener, config) = collector();
     let logs = start(DriverConfig::Fluentd(FluentdConfig {
-        shared_key: Some("secret".to_owned()),
+        shared_key: Some(Secret::new("secret".to_owned())),
         username: "me".to_owned(),
-        password: "pw".to_owned(),
+        password: Secret::new("pw".to_owned()),
         hostname: Some("here".to_owned()),
         ..config
     }));
@@ -147,9 +148,9 @@ fn the_handshake_proves_key_and_user() {
 fn no_user_is_told_to_a_collector_that_does_not_ask() {
     let (listener, config) = collector();
     let logs = start(DriverConfig::Fluentd(FluentdConfig {
-        shared_key: Some("secret".to_owned()),
+        shared_key: Some(Secret::new("secret".to_owned())),
         username: "me".to_owned(),
-        password: "pw".to_owned(),
+        password: Secret::new("pw".to_owned()),
         ..config
     }));
     logs.logger(LogKind::Task, "lt-a").log(Task::of("joe"));
@@ -163,7 +164,7 @@ fn no_user_is_told_to_a_collector_that_does_not_ask() {
 fn a_refused_key_is_tried_again_after_the_delay_and_the_record_kept() {
     let (listener, config) = collector();
     let logs = start(DriverConfig::Fluentd(FluentdConfig {
-        shared_key: Some("secret".to_owned()),
+        shared_key: Some(Secret::new("secret".to_owned())),
         ..config
     }));
     logs.logger(LogKind::Task, "lt-a").log(Task::of("joe"));
@@ -177,7 +178,7 @@ fn a_refused_key_is_tried_again_after_the_delay_and_the_record_kept() {
 fn a_collector_that_does_not_know_the_key_gets_no_record() {
     let (listener, config) = collector();
     let logs = start(DriverConfig::Fluentd(FluentdConfig {
-        shared_key: Some("secret".to_owned()),
+        shared_key: Some(Secret::new("secret".to_owned())),
         ..config
     }));
     logs.logger(LogKind::Task, "lt-a").log(Task::of("joe"));
@@ -202,7 +203,7 @@ fn a_collector_that_does_not_know_the_key_gets_no_record() {
 fn a_flood_in_place_of_the_greeting_is_refused() {
     let (listener, config) = collector();
     let logs = start(DriverConfig::Fluentd(FluentdConfig {
-        shared_key: Some("secret".to_owned()),
+        shared_key: Some(Secret::new("secret".to_owned())),
         ..config
     }));
     logs.logger(LogKind::Task, "lt-a").log(Task::of("joe"));
@@ -242,7 +243,7 @@ fn while_the_collector_is_away_the_retry_queue_is_kept_and_the_rest_counted() {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     socket.bind(&any.into()).unwrap();
     let logs = start(DriverConfig::Fluentd(FluentdConfig {
-        address: socket.local_addr().unwrap().as_socket().unwrap(),
+        address: socket.local_addr().unwrap().as_socket().unwrap().into(),
         connect_delay: Duration::from_millis(300),
         flush_interval: Duration::from_millis(1),
         retry_queue_len: 3,
@@ -307,8 +308,8 @@ fn a_bind_ip_is_the_connection_s_local_address() {
 #[test]
 fn secrets_are_not_in_the_debug_form() {
     let config = FluentdConfig {
-        shared_key: Some("sesame".to_owned()),
-        password: "hunter2".to_owned(),
+        shared_key: Some(Secret::new("sesame".to_owned())),
+        password: Secret::new("hunter2".to_owned()),
         ..FluentdConfig::default()
     };
     let text = format!("{:?}", DriverConfig::Fluentd(config));

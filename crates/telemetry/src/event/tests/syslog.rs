@@ -8,7 +8,7 @@ fn udp() -> (UdpSocket, DatagramTarget) {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.set_read_timeout(Some(SOON)).unwrap();
     let target = DatagramTarget::Udp {
-        peer: socket.local_addr().unwrap(),
+        peer: socket.local_addr().unwrap().into(),
         bind_ip: None,
     };
     (socket, target)

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use super::*;
 use crate::metrics::{Registry, StatConfig, StatThread};
 use crate::naming::{Identity, Naming};
+use crate::target::DatagramTarget;
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -59,7 +60,7 @@ fn by_hand(registry: &Registry, config: StatConfig) -> (Emission, UnixDatagram, 
     let path = dir.path().join("statsd");
     let socket = UnixDatagram::bind(&path).unwrap();
     socket.set_read_timeout(Some(SOON)).unwrap();
-    let sink = SegmentSink::new(&config, DatagramTarget::Unix(path));
+    let sink = SegmentSink::new(&config, Target::Unix(path));
     (Emission::new(registry.reader(), sink, "sluice", "g:1"), socket, dir)
 }
 
@@ -238,7 +239,7 @@ fn stopping_sends_the_last_values() {
     let _registration = registry.register(Arc::<Server>::clone(&edge));
     let config = StatConfig {
         target: Some(DatagramTarget::Udp {
-            peer: receiver.local_addr().unwrap(),
+            peer: receiver.local_addr().unwrap().into(),
             bind_ip: Some([127, 0, 0, 3].into()),
         }),
         prefix: Some("my proxy".to_owned()),
@@ -263,7 +264,7 @@ fn the_thread_emits_by_itself_until_it_is_dropped() {
     let _registration = registry.register(server("edge"));
     let config = StatConfig {
         target: Some(DatagramTarget::Udp {
-            peer: receiver.local_addr().unwrap(),
+            peer: receiver.local_addr().unwrap().into(),
             bind_ip: None,
         }),
         emit_interval: Duration::from_millis(5),
