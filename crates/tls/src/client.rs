@@ -9,7 +9,8 @@ use openssl::ex_data::Index;
 #[cfg(not(boring))]
 use openssl::ssl::{ExtensionContext, StatusType};
 use openssl::ssl::{
-    Ssl, SslContext, SslContextBuilder, SslMethod, SslMode, SslOptions, SslSessionCacheMode, SslVerifyMode, SslVersion,
+    Ssl, SslContext, SslContextBuilder, SslMethod, SslMode, SslOptions, SslRef, SslSessionCacheMode, SslVerifyMode,
+    SslVersion,
 };
 use openssl::x509::store::X509StoreBuilder;
 use openssl::x509::verify::X509CheckFlags;
@@ -99,8 +100,25 @@ impl Connector {
             .map_err(|error| HandshakeError::Library(Box::new(error)))?;
         let timeout = self.0.handshake_timeout;
         match tokio::time::timeout(timeout, OpensslStream::handshake(ssl, io, Side::Client)).await {
-            Ok(result) => result.map(TlsStream::openssl),
+            Ok(result) => {
+                let stream = result?;
+                self.keep_renewed(stream.ssl());
+                Ok(TlsStream::openssl(stream))
+            }
             Err(_) => Err(HandshakeError::Timeout(timeout)),
+        }
+    }
+
+    /// Keeps the session of a resumed handshake up to TLS 1.2: with a new ticket it is another one, of which OpenSSL
+    /// does not tell the callback, and the old one is out of use.
+    fn keep_renewed(&self, ssl: &SslRef) {
+        let Some(sessions) = &self.0.sessions else { return };
+        if ssl.session_reused()
+            && ssl.version2() != Some(SslVersion::TLS1_3)
+            && let Ok(index) = site_index()
+            && let (Some(site), Some(session)) = (ssl.ex_data(index), ssl.session())
+        {
+            sessions.put(site, session.to_owned());
         }
     }
 

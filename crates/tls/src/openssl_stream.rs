@@ -10,6 +10,7 @@ use std::io::{self, IoSlice, Read, Write};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 
+use foreign_types::ForeignTypeRef;
 use openssl::ssl::{ErrorCode, Ssl, SslRef, SslStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -28,6 +29,23 @@ pub(crate) struct OpensslStream<IO> {
     /// Unsent bytes came up while reading, and no writer waits: the reader sends them.
     reader_flushes: bool,
     closure: Option<Closure>,
+    /// The session may be resumed, however the connection ends: no fatal error has come up.
+    sound: bool,
+}
+
+impl<IO> Drop for OpensslStream<IO> {
+    #[expect(
+        unsafe_code,
+        reason = "the binding has this only where the connection's type is known to read and write"
+    )]
+    fn drop(&mut self) {
+        if self.sound {
+            // OpenSSL takes a session out of use whose connection is freed before `close_notify` was sent. A connection
+            // that is cut is no reason (RFC 5246 §7.2.1).
+            // SAFETY: the pointer is that of the live object behind the reference.
+            unsafe { openssl_sys::SSL_set_shutdown(self.ssl.ssl().as_ptr(), openssl_sys::SSL_SENT_SHUTDOWN) };
+        }
+    }
 }
 
 struct Bridge<IO> {
@@ -113,6 +131,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> OpensslStream<IO> {
             close_notify_sent: false,
             reader_flushes: false,
             closure: None,
+            sound: false,
         };
         let result = poll_fn(|cx| {
             stream.enter(cx);
@@ -149,6 +168,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> OpensslStream<IO> {
             .await;
             return Err(error);
         }
+        stream.sound = true;
         Ok(stream)
     }
 }
@@ -216,6 +236,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for OpensslStream<IO> {
 
 impl<IO> OpensslStream<IO> {
     fn stream_error(&mut self, error: openssl::ssl::Error) -> io::Error {
+        self.sound = is_eof(&error) || error.code() == ErrorCode::SYSCALL;
         if let Some(alert) = peer_alert(&error) {
             self.closure = Some(if alert.is_orderly() {
                 Closure::Orderly
@@ -322,18 +343,15 @@ fn is_eof(error: &openssl::ssl::Error) -> bool {
     if error.code() == ErrorCode::SYSCALL {
         return error.io_error().is_none();
     }
-    #[cfg(not(boring))]
-    {
-        const UNEXPECTED_EOF_WHILE_READING: i32 = 294;
-        return error.ssl_error().is_some_and(|stack| {
+    // OpenSSL 3 has a reason of its own for it; the others make it the case above.
+    const UNEXPECTED_EOF_WHILE_READING: i32 = 294;
+    cfg!(not(boring))
+        && error.ssl_error().is_some_and(|stack| {
             stack
                 .errors()
                 .iter()
-                .any(|e| e.reason_code() == UNEXPECTED_EOF_WHILE_READING)
-        });
-    }
-    #[cfg(boring)]
-    false
+                .any(|error| error.reason_code() == UNEXPECTED_EOF_WHILE_READING)
+        })
 }
 
 fn handshake_error(error: openssl::ssl::Error, ssl: &SslRef, side: Side) -> HandshakeError {

@@ -31,7 +31,12 @@ impl Sessions {
 
     pub(crate) fn put(&self, site: &Site, session: SslSession) {
         let mut sites = self.sites.lock().unwrap_or_else(PoisonError::into_inner);
-        sites.put(site, session, self.max_sites, self.max_each);
+        if sites
+            .newest(site)
+            .is_none_or(|newest| !std::ptr::eq(&**newest, &*session))
+        {
+            sites.put(site, session, self.max_sites, self.max_each);
+        }
     }
 
     /// The newest session for `site`. One of TLS 1.3 leaves the cache: it is resumed once (RFC 8446 §C.4).
@@ -83,6 +88,10 @@ impl<S: Clone> Sites<S> {
             };
             self.by_site.remove(&oldest);
         }
+    }
+
+    fn newest(&self, site: &Site) -> Option<&S> {
+        self.by_site.get(site)?.sessions.back()
     }
 
     fn take(&mut self, site: &Site, once: impl Fn(&S) -> bool) -> Option<S> {

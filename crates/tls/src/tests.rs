@@ -2,6 +2,7 @@
 
 mod certificates;
 mod client;
+mod config;
 mod peers;
 mod server;
 mod stream;

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -29,6 +30,21 @@ async fn run(mut command: Command) -> Output {
         .unwrap()
 }
 
+/// What the client says if the server is not done in time, too.
+async fn both<T>(command: Command, server: impl Future<Output = T>) -> (Output, T) {
+    let client = run(command);
+    tokio::pin!(client);
+    let server = tokio::time::timeout(Duration::from_secs(25), server);
+    tokio::pin!(server);
+    tokio::select! {
+        output = &mut client => {
+            let server = server.await.unwrap_or_else(|_| panic!("the client left early: {output:?}"));
+            (output, server)
+        }
+        served = &mut server => (client.await, served.expect("the server is done in time")),
+    }
+}
+
 async fn listen() -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
@@ -48,9 +64,10 @@ async fn curl_fetches_over_either_library_and_version() {
             curl.args(["-sS", "--max-time", "20", "--noproxy", "*", "--cacert"])
                 .arg(&file)
                 .args(flags)
-                .arg(format!("--resolve=a.test:{}:127.0.0.1", addr.port()))
+                .arg("--resolve")
+                .arg(format!("a.test:{}:127.0.0.1", addr.port()))
                 .arg(format!("https://a.test:{}/", addr.port()));
-            let (output, spoken) = tokio::join!(run(curl), serve(&acceptor, &listener));
+            let (output, spoken) = both(curl, serve(&acceptor, &listener)).await;
             assert_eq!(
                 String::from_utf8_lossy(&output.stdout),
                 "hello",
@@ -94,7 +111,7 @@ async fn curl_shows_its_certificate() {
             .arg("--key")
             .arg(&key)
             .arg(format!("https://{addr}/"));
-        let (output, _) = tokio::join!(run(curl), serve(&acceptor, &listener));
+        let (output, _) = both(curl, serve(&acceptor, &listener)).await;
         assert_eq!(
             String::from_utf8_lossy(&output.stdout),
             "hello",
@@ -129,7 +146,7 @@ async fn openssl_s_client_resumes_a_session_that_it_saved() {
                 let _ = stream.read_to_end(&mut Vec::new()).await;
                 stream.resumed()
             };
-            let (output, was) = tokio::join!(run(client), server);
+            let (output, was) = both(client, server).await;
             assert_eq!(was, resumed, "{backend}: {output:?}");
         }
     }
