@@ -18,6 +18,8 @@ pub(crate) type Answer = Result<Box<RawValue>, Error>;
 
 type Handler = Arc<dyn Fn(Option<&RawValue>) -> Pin<Box<dyn Future<Output = Answer> + Send>> + Send + Sync>;
 
+const DESCRIBE: &str = "rpc.describe";
+
 /// Parameters of a method that takes none: absent, `{}` or `[]`.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -95,7 +97,19 @@ impl Methods {
             summary: method.summary.clone(),
             params: method.params.clone(),
         };
-        self.by_name.iter().map(row).collect()
+        let own = Description {
+            name: DESCRIBE.to_owned(),
+            summary: "lists the methods with the schema of their parameters".to_owned(),
+            params: schema_for!(NoParams),
+        };
+        let mut all: Vec<_> = self.by_name.iter().map(row).chain([own]).collect();
+        for described in &mut all {
+            // The name of a Rust type and its description say nothing to a caller.
+            for noise in ["$schema", "title", "description"] {
+                described.params.remove(noise);
+            }
+        }
+        all
     }
 
     /// Calls `name`, as a request on the socket would.
@@ -103,7 +117,7 @@ impl Methods {
         if let Some(method) = self.by_name.get(name) {
             return (method.handler)(params).await;
         }
-        if name == "rpc.describe" {
+        if name == DESCRIBE {
             return encode(&self.describe());
         }
         let message = match nearest(name, self.by_name.keys()) {

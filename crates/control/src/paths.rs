@@ -71,7 +71,11 @@ pub fn make_dir(dir: &Path) -> io::Result<()> {
         let uid = rustix::process::geteuid().as_raw();
         let open = meta.mode() & 0o002 != 0 && meta.mode() & 0o1000 == 0;
         if (meta.uid() != uid && meta.uid() != 0) || open {
-            let problem = format!("`{}` belongs to uid {} or is open to everybody", level.display(), meta.uid());
+            let problem = format!(
+                "`{}` belongs to uid {} or is open to everybody",
+                level.display(),
+                meta.uid()
+            );
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, problem));
         }
     }

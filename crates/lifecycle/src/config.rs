@@ -161,9 +161,9 @@ impl Common {
     pub(crate) fn read<D: Daemon>(load: &mut Load) -> Self {
         let own = D::NAME.replace('-', "_");
         Self {
-            naming: Naming::default(),
-            log: LogConfig::default(),
-            stat: None,
+            naming: load.section("naming").unwrap_or_default(),
+            log: load.daemon_section(&own, "log").unwrap_or_default(),
+            stat: load.daemon_section(&own, "stat"),
             controller: load.daemon_section(&own, "controller").unwrap_or_default(),
             runtime: load
                 .daemon_section::<RuntimeSection>(&own, "runtime")

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use sluice_control::{Limits, Listener, Methods, Peers, paths};
 use sluice_sys::daemon;
-use sluice_telemetry::metrics::{self, Registry};
+use sluice_telemetry::metrics::{self, Registration, Registry, RuntimeGauges};
 use sluice_telemetry::{EventLogs, Identity, info, notice, warn};
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -180,19 +181,27 @@ struct Telling {
     registry: Registry,
     logs: EventLogs,
     stat: Option<metrics::StatThread>,
+    _runtime: Registration,
 }
 
 impl Telling {
     fn start(common: &Common, group: Option<&str>) -> anyhow::Result<Self> {
         let identity = Identity::of_process(group.unwrap_or_default(), common.naming);
         let registry = Registry::default();
+        let gauges = Arc::new(RuntimeGauges::new("main", Handle::current().metrics()));
+        let runtime = registry.register(gauges);
         let logs = EventLogs::start(&common.log, &identity, &registry).context("cannot start the event logs")?;
-        let stat = common
-            .stat
-            .as_ref()
-            .map(|stat| metrics::start(stat, &identity, registry.clone()));
-        let stat = stat.transpose().context("cannot start the metrics")?;
-        Ok(Self { registry, logs, stat })
+        let stat = common.stat.as_ref();
+        let stat = stat
+            .map(|stat| metrics::start(stat, &identity, registry.clone()))
+            .transpose();
+        let stat = stat.context("cannot start the metrics")?;
+        Ok(Self {
+            registry,
+            logs,
+            stat,
+            _runtime: runtime,
+        })
     }
 
     /// Writes out what is queued.

@@ -70,7 +70,12 @@ fn without_config<D: Daemon>(args: &Args) -> Option<ExitCode> {
 fn version<D: Daemon>(verbose: u8) -> String {
     let mut text = format!("{} {}\n", D::NAME, env!("CARGO_PKG_VERSION"));
     if verbose > 0 {
-        text += &format!("Features: {}\n", D::FEATURES.join(" "));
+        let features = if D::FEATURES.is_empty() {
+            "none".to_owned()
+        } else {
+            D::FEATURES.join(" ")
+        };
+        text += &format!("Features: {features}\n");
     }
     if verbose > 1 {
         text += &format!("Compiler: {}\n", env!("SLUICE_BUILD_RUSTC"));

@@ -3,6 +3,8 @@
 use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
+use sluice_telemetry::metrics::StatConfig;
+use sluice_telemetry::{LogConfig, Naming};
 
 use crate::config::{ControllerSection, RuntimeSection, WorkerConfig};
 use crate::{Daemon, schema_of};
@@ -13,8 +15,11 @@ pub(crate) fn of<D: Daemon>() -> Value {
     let own_name = D::NAME.replace('-', "_");
     let mut properties = D::schema(&mut generator);
     let mut shared = Map::new();
+    shared.insert("log".to_owned(), schema_of::<LogConfig>(&mut generator));
+    shared.insert("stat".to_owned(), schema_of::<StatConfig>(&mut generator));
     shared.insert("controller".to_owned(), schema_of::<ControllerSection>(&mut generator));
     let mut own = shared.clone();
+    shared.insert("naming".to_owned(), schema_of::<Naming>(&mut generator));
     own.insert("runtime".to_owned(), schema_of::<RuntimeSection>(&mut generator));
     own.insert("worker".to_owned(), schema_of::<WorkerConfig>(&mut generator));
 
