@@ -1,0 +1,168 @@
+//! `sluicectl status`: the whole group at a glance.
+
+use std::fs;
+use std::process::ExitCode;
+
+use serde_json::{Map, Value, json};
+use sluice_control::{Client, NoParams};
+
+use crate::daemons::{self, Target, promptly};
+use crate::output;
+
+/// Asks every daemon, or the named ones; fails if one of them does not answer.
+pub(crate) async fn run(target: &Target, named: &[String]) -> anyhow::Result<ExitCode> {
+    let wanted: Vec<&str> = match named {
+        [] => daemons::ALL.to_vec(),
+        named => named.iter().map(String::as_str).collect(),
+    };
+    let mut found: Vec<(&str, anyhow::Result<Value>)> = Vec::new();
+    for daemon in wanted {
+        let serving = promptly(ask(target, daemon)).await;
+        let serving_pid = serving.as_ref().ok().and_then(|s| s["pid"].as_u64());
+        found.push((daemon, serving));
+        for pid in processes(target, daemon)
+            .into_iter()
+            .filter(|pid| Some(u64::from(*pid)) != serving_pid)
+        {
+            let one = target.process(Some(pid));
+            // Without an answer it is a socket that a killed process left behind.
+            if let Ok(status) = promptly(ask(&one, daemon)).await {
+                found.push((daemon, Ok(status)));
+            }
+        }
+    }
+    if target.json {
+        output::json(&as_json(target, &found));
+    } else {
+        output::table(&rows(&found));
+    }
+    let all = found.iter().all(|(_, status)| status.is_ok());
+    Ok(if all { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn ask(target: &Target, daemon: &str) -> anyhow::Result<Value> {
+    let mut client: Client = target.connect(daemon).await?;
+    Ok(client.call("status", NoParams {}).await?)
+}
+
+/// Processes of `daemon` that have a socket of their own.
+fn processes(target: &Target, daemon: &str) -> Vec<u32> {
+    let Ok(entries) = fs::read_dir(target.dir()) else {
+        return Vec::new();
+    };
+    let pid = |name: &str| {
+        name.strip_prefix(daemon)?
+            .strip_prefix('.')?
+            .strip_suffix(".ctl")?
+            .parse()
+            .ok()
+    };
+    let names = entries.flatten().map(|entry| entry.file_name());
+    let mut pids: Vec<u32> = names.filter_map(|name| pid(name.to_str()?)).collect();
+    pids.sort_unstable();
+    pids
+}
+
+fn as_json(target: &Target, found: &[(&str, anyhow::Result<Value>)]) -> Value {
+    let daemon = |(name, status): &(&str, anyhow::Result<Value>)| match status {
+        Ok(status) => status.clone(),
+        Err(e) => json!({ "daemon": name, "state": "absent", "error": format!("{e:#}") }),
+    };
+    json!({
+        "group": target.group(),
+        "runtime_dir": target.dir(),
+        "daemons": found.iter().map(daemon).collect::<Vec<_>>(),
+    })
+}
+
+fn rows(found: &[(&str, anyhow::Result<Value>)]) -> Vec<Vec<String>> {
+    let head = ["DAEMON", "STATE", "PID", "UP", "TASKS", "LISTENING", "NOTE"];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    for (daemon, status) in found {
+        rows.push(match status {
+            Ok(status) => row(daemon, status),
+            Err(e) => {
+                let blank = || "-".to_owned();
+                let note = format!("{e:#}").lines().next().unwrap_or_default().to_owned();
+                vec![
+                    (*daemon).to_owned(),
+                    "absent".to_owned(),
+                    blank(),
+                    blank(),
+                    blank(),
+                    blank(),
+                    note,
+                ]
+            }
+        });
+    }
+    rows
+}
+
+fn row(daemon: &str, status: &Value) -> Vec<String> {
+    let field = |key: &str| output::text(&status[key]);
+    let reload_failed = status["last_reload"]["ok"] == Value::Bool(false);
+    let notes = [
+        status["note"].as_str().map(str::to_owned),
+        reload_failed.then(|| "the last reload failed".to_owned()),
+    ];
+    vec![
+        daemon.to_owned(),
+        field("state"),
+        field("pid"),
+        uptime(status["uptime"].as_u64().unwrap_or(0)),
+        field("tasks"),
+        listening(&status["listening"]),
+        notes.into_iter().flatten().collect::<Vec<_>>().join("; "),
+    ]
+}
+
+/// Addresses in one cell: `name address, …` of a map or of objects, or bare.
+pub(crate) fn listening(value: &Value) -> String {
+    let named = |map: &Map<String, Value>| match (map.get("name"), map.get("address").or_else(|| map.get("addr"))) {
+        (Some(name), Some(address)) => format!("{} {}", output::text(name), output::text(address)),
+        _ => map
+            .iter()
+            .map(|(k, v)| format!("{k} {}", output::text(v)))
+            .collect::<Vec<_>>()
+            .join(" "),
+    };
+    let one = |item: &Value| match item {
+        Value::Object(map) => named(map),
+        other => output::text(other),
+    };
+    let all: Vec<String> = match value {
+        Value::Array(items) => items.iter().map(one).collect(),
+        Value::Object(map) => map.iter().map(|(k, v)| format!("{k} {}", output::text(v))).collect(),
+        _ => Vec::new(),
+    };
+    if all.is_empty() { "-".to_owned() } else { all.join(", ") }
+}
+
+fn uptime(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m{}s", seconds / 60, seconds % 60),
+        3600..86400 => format!("{}h{}m", seconds / 3600, seconds / 60 % 60),
+        _ => format!("{}d{}h", seconds / 86400, seconds / 3600 % 24),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_short() {
+        let shown = [5, 65, 3700, 90000].map(uptime);
+        assert_eq!(shown, ["5s", "1m5s", "1h1m", "1d1h"]);
+    }
+
+    #[test]
+    fn addresses_of_every_shape_fit_a_cell() {
+        assert_eq!(listening(&json!(["a:1", "b:2"])), "a:1, b:2");
+        assert_eq!(listening(&json!([{"name": "web", "address": "a:1"}])), "web a:1");
+        assert_eq!(listening(&json!({"web": ["a:1", "b:2"]})), "web a:1, b:2");
+        assert_eq!(listening(&Value::Null), "-");
+    }
+}
