@@ -6,6 +6,8 @@
 
 use std::collections::HashSet;
 
+use serde::de::DeserializeOwned;
+
 use crate::decode::{Context, DecodeError, Decoder, What};
 use crate::nearest::nearest;
 use crate::node::{Gap, Key};
@@ -81,6 +83,36 @@ pub(crate) fn decode<T>(
         errors: search.errors,
         warnings: warnings(&mut context),
     }
+}
+
+/// Decodes a node that is no part of a file, such as published data.
+///
+/// # Errors
+/// All that is wrong, each with its path.
+pub fn decode_node<T: DeserializeOwned>(node: &Node) -> Result<T, Vec<String>> {
+    let decoded = decode(node, Context::default(), |decoder| T::deserialize(decoder));
+    decoded.value.ok_or_else(|| {
+        let errors = decoded.errors.into_iter().map(|flaw| {
+            let path = if flaw.on_key { flaw.path.parent() } else { flaw.path };
+            match path.show(node) {
+                path if path.is_empty() => flaw.message,
+                path => format!("{path}: {}", flaw.message),
+            }
+        });
+        errors.collect()
+    })
+}
+
+/// Decodes a YAML text that is no file, such as an argument or a test's.
+///
+/// # Errors
+/// All that is wrong, each with its path.
+pub fn decode_text<T: DeserializeOwned>(yaml: &str) -> Result<T, Vec<String>> {
+    let (mut documents, errors) = crate::read::yaml(yaml);
+    if !errors.is_empty() {
+        return Err(errors.into_iter().map(|error| error.message).collect());
+    }
+    decode_node(&documents.pop().unwrap_or(Node::Null))
 }
 
 fn warnings(context: &mut Context) -> Vec<Flaw> {

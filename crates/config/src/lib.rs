@@ -18,6 +18,8 @@
 //! serde_yaml is used in one module, `read`, which turns text into [`Node`]s; [`decode`] turns these into types by rules of
 //! our own (keys in any spelling, `on` for `true`, one value for a list of one). Nothing here looks a name up.
 
+#![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::cast_possible_truncation))]
+
 mod collect;
 pub mod decode;
 mod finding;
@@ -34,6 +36,7 @@ mod roots;
 pub mod schema;
 pub mod value;
 
+pub use collect::{decode_node, decode_text};
 pub use decode::{DecodeError, Decoder, Misfit, SHAPE};
 pub use finding::{Errors, Finding, Warning};
 pub use kinds::{Kind, Kinds};

@@ -119,8 +119,8 @@ impl From<&str> for Path {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Trail<'a> {
     Root,
-    Key(&'a Trail<'a>, &'a str),
-    Index(&'a Trail<'a>, usize),
+    Key(&'a Self, &'a str),
+    Index(&'a Self, usize),
 }
 
 impl Trail<'_> {

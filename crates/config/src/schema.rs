@@ -79,3 +79,23 @@ pub fn generator() -> SchemaGenerator {
 pub fn section<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
     generator.subschema_for::<T>()
 }
+
+/// Gives a type the schema of the form that it is read through, as `#[serde(from = "…")]` names it.
+#[macro_export]
+macro_rules! schema_as {
+    ($Type:ty => $Form:ty) => {
+        impl $crate::schemars::JsonSchema for $Type {
+            fn inline_schema() -> bool {
+                <$Form as $crate::schemars::JsonSchema>::inline_schema()
+            }
+
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                <$Form as $crate::schemars::JsonSchema>::schema_name()
+            }
+
+            fn json_schema(generator: &mut $crate::schemars::SchemaGenerator) -> $crate::schemars::Schema {
+                <$Form as $crate::schemars::JsonSchema>::json_schema(generator)
+            }
+        }
+    };
+}

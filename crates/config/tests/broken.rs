@@ -24,7 +24,9 @@ fn said(main: &Path, folder: &Path) -> String {
 
 /// The broken files, and the main files of folders that are broken together.
 fn cases(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let entries = fs::read_dir(folder)
+        .expect("the folder is there")
+        .map(|entry| entry.expect("it can be listed").path());
     let mut cases: Vec<_> = entries
         .filter(|path| path.is_dir() || path.extension().is_some_and(|extension| extension == "yml"))
         .collect();

@@ -259,15 +259,7 @@ impl JsonSchema for ExactMap {
     }
 }
 
-impl JsonSchema for ResolveRedirection {
-    fn schema_name() -> Cow<'static, str> {
-        Form::schema_name()
-    }
-
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        Form::json_schema(generator)
-    }
-}
+crate::schema_as!(ResolveRedirection => Form);
 
 impl TryFrom<Form> for ResolveRedirection {
     type Error = Misfit;

@@ -108,17 +108,5 @@ pub(crate) use scalar;
 /// Decodes YAML text for tests of values: the value, or the errors joined by `; `.
 #[cfg(test)]
 pub(crate) fn decode<T: de::DeserializeOwned>(yaml: &str) -> Result<T, String> {
-    let (mut documents, errors) = crate::read::yaml(yaml);
-    assert!(errors.is_empty(), "{yaml}: {errors:?}");
-    let node = documents.pop().unwrap_or(crate::Node::Null);
-    let decoded = crate::collect::decode(&node, crate::decode::Context::default(), |decoder| {
-        T::deserialize(decoder)
-    });
-    decoded.value.ok_or_else(|| {
-        let errors = decoded.errors.iter().map(|flaw| match flaw.path.show(&node) {
-            path if path.is_empty() => flaw.message.clone(),
-            path => format!("{path}: {}", flaw.message),
-        });
-        errors.collect::<Vec<_>>().join("; ")
-    })
+    crate::decode_text(yaml).map_err(|errors| errors.join("; "))
 }

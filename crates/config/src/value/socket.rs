@@ -143,9 +143,12 @@ impl TcpKeepalive {
 
 impl Default for TcpKeepalive {
     fn default() -> Self {
+        let Self { idle_time, .. } = Self::ON;
         Self {
             enable: false,
-            ..Self::ON
+            idle_time,
+            probe_interval: None,
+            probe_count: None,
         }
     }
 }
