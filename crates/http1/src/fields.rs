@@ -97,23 +97,37 @@ pub(crate) enum Known {
 /// Decided by length first: most fields of a real request leave at the first branch.
 #[inline]
 pub(crate) fn known(name: &[u8]) -> Option<Known> {
-    let (candidate, known): (&[u8], Known) = match name.len() {
-        2 => (b"te", Known::Te),
-        4 => (b"host", Known::Host),
-        6 => (b"expect", Known::Expect),
-        7 => (b"upgrade", Known::Upgrade),
-        10 if matches!(name.first(), Some(b'c' | b'C')) => (b"connection", Known::Connection),
-        10 => (b"keep-alive", Known::HopByHop),
-        13 => (b"authorization", Known::Authorization),
-        14 => (b"content-length", Known::ContentLength),
-        16 => (b"proxy-connection", Known::ProxyConnection),
-        17 => (b"transfer-encoding", Known::TransferEncoding),
-        18 => (b"proxy-authenticate", Known::HopByHop),
-        19 => (b"proxy-authorization", Known::ProxyAuthorization),
-        25 => (b"proxy-authentication-info", Known::HopByHop),
+    Some(match name.len() {
+        2 if is(name, b"te") => Known::Te,
+        4 if is(name, b"host") => Known::Host,
+        6 if is(name, b"expect") => Known::Expect,
+        7 if is(name, b"upgrade") => Known::Upgrade,
+        10 if is(name, b"connection") => Known::Connection,
+        10 if is(name, b"keep-alive") => Known::HopByHop,
+        13 if is(name, b"authorization") => Known::Authorization,
+        14 if is(name, b"content-length") => Known::ContentLength,
+        16 if is(name, b"proxy-connection") => Known::ProxyConnection,
+        17 if is(name, b"transfer-encoding") => Known::TransferEncoding,
+        18 if is(name, b"proxy-authenticate") => Known::HopByHop,
+        19 if is(name, b"proxy-authorization") => Known::ProxyAuthorization,
+        25 if is(name, b"proxy-authentication-info") => Known::HopByHop,
         _ => return None,
+    })
+}
+
+/// Whether `text` is `lower`, of lower-case letters, digits and hyphens, in any case.
+///
+/// Exact only for text without control bytes, of which httparse leaves none but the tab: 0x20 is set in all other bytes
+/// that may stand in `lower`'s place, or they are upper-case letters. No branch per byte, so it takes a word at a time.
+#[inline]
+pub(crate) fn is<const N: usize>(text: &[u8], lower: &[u8; N]) -> bool {
+    let Ok(text) = <&[u8; N]>::try_from(text) else {
+        return false;
     };
-    name.eq_ignore_ascii_case(candidate).then_some(known)
+    text.iter()
+        .zip(lower)
+        .fold(0, |differs, (&b, &l)| differs | ((b | 0x20) ^ l))
+        == 0
 }
 
 /// Fields that a `Connection` option can never make hop-by-hop: removing one would change the message's framing, its

@@ -6,7 +6,9 @@ use std::str;
 use httparse::{Header, Status};
 
 use crate::body::BodyFraming;
-use crate::fields::{Cuts, Field, Fields, Known, is_protected, is_token, known, list, next_line, offset, parse_length};
+use crate::fields::{
+    Cuts, Field, Fields, Known, is, is_protected, is_token, known, list, next_line, offset, parse_length,
+};
 use crate::limits::{FIELDS_ON_STACK, Limits};
 use crate::method::Method;
 use crate::target::{Authority, Target, TargetError, is_target};
@@ -330,7 +332,7 @@ impl<'b> Reader<'b> {
                 false
             }
             Known::Expect => {
-                self.expect_continue |= value.eq_ignore_ascii_case(b"100-continue");
+                self.expect_continue |= is(value, b"100-continue");
                 // We forward as HTTP/1.1, where it would mean something that the client did not say.
                 self.version == Version::Http11
             }
@@ -346,7 +348,7 @@ impl<'b> Reader<'b> {
                 false
             }
             Known::Te => {
-                self.te_trailers |= list(value).any(|coding| coding.eq_ignore_ascii_case(b"trailers"));
+                self.te_trailers |= list(value).any(|coding| is(coding, b"trailers"));
                 false
             }
             Known::TransferEncoding => {
@@ -381,10 +383,10 @@ impl<'b> Reader<'b> {
     fn connection(&mut self, value: &'b [u8]) -> Result<(), RequestError> {
         for option in list(value) {
             match option.len() {
-                5 if option.eq_ignore_ascii_case(b"close") => self.close = true,
-                10 if option.eq_ignore_ascii_case(b"keep-alive") => self.persist = true,
-                7 if option.eq_ignore_ascii_case(b"upgrade") => self.upgrade_option = true,
-                2 if option.eq_ignore_ascii_case(b"te") => {}
+                5 if is(option, b"close") => self.close = true,
+                10 if is(option, b"keep-alive") => self.persist = true,
+                7 if is(option, b"upgrade") => self.upgrade_option = true,
+                2 if is(option, b"te") => {}
                 _ if !is_token(option) => return Err(RequestError::Connection),
                 // Removing any of these on a client's word would change what the message is.
                 _ if is_protected(option) => {}
@@ -427,8 +429,8 @@ impl<'b> Reader<'b> {
                 _ if !is_token(coding) => return Err(RequestError::TransferEncoding),
                 // Nothing may follow `chunked`, itself included.
                 Coding::Chunked | Coding::OtherThenChunked => return Err(RequestError::TransferEncoding),
-                Coding::None if coding.eq_ignore_ascii_case(b"chunked") => self.coding = Coding::Chunked,
-                Coding::Other if coding.eq_ignore_ascii_case(b"chunked") => self.coding = Coding::OtherThenChunked,
+                Coding::None if is(coding, b"chunked") => self.coding = Coding::Chunked,
+                Coding::Other if is(coding, b"chunked") => self.coding = Coding::OtherThenChunked,
                 Coding::None | Coding::Other => self.coding = Coding::Other,
             }
         }

@@ -7,7 +7,7 @@ use std::ops::Range;
 use httparse::{Header, ParserConfig, Status};
 
 use crate::body::BodyFraming;
-use crate::fields::{Cuts, Field, Fields, Known, is_protected, is_token, known, list, offset, parse_length};
+use crate::fields::{Cuts, Field, Fields, Known, is, is_protected, is_token, known, list, offset, parse_length};
 use crate::limits::{FIELDS_ON_STACK, Limits};
 use crate::method::Awaits;
 use crate::request::{Version, remove, to_u32};
@@ -385,9 +385,9 @@ impl<'h> Reader<'h> {
     fn connection(&mut self, value: &'h [u8]) -> Result<(), ResponseError> {
         for option in list(value) {
             match option {
-                _ if option.eq_ignore_ascii_case(b"close") => self.close = true,
-                _ if option.eq_ignore_ascii_case(b"keep-alive") => self.persist = true,
-                _ if option.eq_ignore_ascii_case(b"upgrade") || !is_token(option) || is_protected(option) => {}
+                _ if is(option, b"close") => self.close = true,
+                _ if is(option, b"keep-alive") => self.persist = true,
+                _ if is(option, b"upgrade") || !is_token(option) || is_protected(option) => {}
                 _ if self.named.len() == MAX_NAMED => return Err(ResponseError::Connection),
                 _ => self.named.push(option),
             }
@@ -416,7 +416,7 @@ impl<'h> Reader<'h> {
         let mut empty = true;
         for coding in list(value) {
             empty = false;
-            let is_chunked = coding.eq_ignore_ascii_case(b"chunked");
+            let is_chunked = is(coding, b"chunked");
             self.coding = match self.coding {
                 Coding::None if is_chunked => Coding::Chunked,
                 Coding::Other if is_chunked => Coding::OtherThenChunked,

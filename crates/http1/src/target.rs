@@ -59,6 +59,38 @@ pub enum Scheme {
 }
 
 impl Scheme {
+    /// Takes the scheme and `://` off the front of a URL.
+    fn split(raw: &str) -> Result<(Self, &str), TargetError> {
+        let starts = |prefix: &str| {
+            raw.split_at_checked(prefix.len())
+                .filter(|(start, _)| start.eq_ignore_ascii_case(prefix))
+                .map(|(_, rest)| rest)
+        };
+        if let Some(rest) = starts("http://") {
+            return Ok((Self::Http, rest));
+        }
+        if let Some(rest) = starts("https://") {
+            return Ok((Self::Https, rest));
+        }
+        if let Some(rest) = starts("ftp://") {
+            return Ok((Self::Ftp, rest));
+        }
+        match raw.split_once(':') {
+            // `http:/a` is broken, and `GET example.com:80` an authority-form where none belongs.
+            Some((name, _))
+                if ["http", "https", "ftp"]
+                    .iter()
+                    .any(|known| name.eq_ignore_ascii_case(known)) =>
+            {
+                Err(TargetError::Malformed)
+            }
+            Some((name, rest)) if is_scheme(name) && !rest.bytes().all(|b| b.is_ascii_digit()) => {
+                Err(TargetError::UnsupportedScheme)
+            }
+            _ => Err(TargetError::Malformed),
+        }
+    }
+
     /// The name, in lower case.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -97,27 +129,22 @@ impl<'b> Absolute<'b> {
     /// # Errors
     /// [`TargetError`], see its variants.
     pub fn parse(raw: &'b str) -> Result<Self, TargetError> {
-        let (name, rest) = raw.split_once(':').ok_or(TargetError::Malformed)?;
-        let scheme = match name {
-            _ if name.eq_ignore_ascii_case("http") => Scheme::Http,
-            _ if name.eq_ignore_ascii_case("https") => Scheme::Https,
-            _ if name.eq_ignore_ascii_case("ftp") => Scheme::Ftp,
-            // `GET example.com:80` is an authority-form where none belongs, not a scheme nobody knows.
-            _ if is_scheme(name) && !rest.bytes().all(|b| b.is_ascii_digit()) => {
-                return Err(TargetError::UnsupportedScheme);
-            }
-            _ => return Err(TargetError::Malformed),
-        };
-        let rest = rest.strip_prefix("//").ok_or(TargetError::Malformed)?;
-        let (authority, path) = match rest.find(['/', '?']) {
-            Some(at) => rest.split_at_checked(at).ok_or(TargetError::Malformed)?,
-            None => (rest, ""),
-        };
-        let (userinfo, authority) = match authority.split_once('@') {
-            // A second `@` stays in the host and is refused there: programs disagree about which one counts.
-            Some((userinfo, authority)) if is_userinfo(userinfo) => (Some(userinfo), authority),
-            Some(_) => return Err(TargetError::Malformed),
+        let (scheme, rest) = Scheme::split(raw)?;
+        let path_at = rest
+            .bytes()
+            .position(|b| matches!(b, b'/' | b'?'))
+            .unwrap_or(rest.len());
+        let (authority, path) = rest.split_at_checked(path_at).ok_or(TargetError::Malformed)?;
+        let (userinfo, authority) = match authority.bytes().position(|b| b == b'@') {
             None => (None, authority),
+            Some(at) => {
+                let (userinfo, rest) = authority.split_at_checked(at).ok_or(TargetError::Malformed)?;
+                if !is_userinfo(userinfo) {
+                    return Err(TargetError::Malformed);
+                }
+                // A second `@` stays in the host and is refused there: programs disagree about which one counts.
+                (Some(userinfo), rest.strip_prefix('@').unwrap_or(rest))
+            }
         };
         Ok(Self {
             scheme,
@@ -186,13 +213,9 @@ impl<'b> Authority<'b> {
             host.parse::<Ipv6Addr>().map_err(|_| TargetError::BadHost)?;
             (host, true, rest)
         } else {
-            let end = text.find(':').unwrap_or(text.len());
+            let end = text.bytes().position(|b| !is_host_byte(b)).unwrap_or(text.len());
             let (host, rest) = text.split_at_checked(end).ok_or(TargetError::BadHost)?;
-            if host.is_empty()
-                || !host
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~'))
-            {
+            if host.is_empty() {
                 return Err(TargetError::BadHost);
             }
             (host, false, rest)
@@ -322,6 +345,11 @@ pub(crate) fn is_target(raw: &[u8]) -> bool {
         && !raw
             .iter()
             .fold(false, |bad, &b| bad | !(0x21..=0x7e).contains(&b) | (b == b'#'))
+}
+
+/// Whether `b` stands in names that can be looked up, or in IPv4 addresses; percent-encoding and RFC 3986's sub-delims do not.
+const fn is_host_byte(b: u8) -> bool {
+    matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'A'..=b'Z' | b'_' | b'~')
 }
 
 fn is_scheme(name: &str) -> bool {
