@@ -223,6 +223,11 @@ impl EventLogger {
         self.open.is_some()
     }
 
+    /// Records that wait for the writer now.
+    pub fn queued(&self) -> usize {
+        self.open.as_ref().map_or(0, |open| open.channel.len())
+    }
+
     /// Queues `record`. Never blocks: with the queue full, or after shutdown, the record is dropped and counted.
     #[inline]
     pub fn log(&self, record: impl Record) {

@@ -188,6 +188,10 @@ impl Channel {
         self.queue.is_empty()
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.queue.len()
+    }
+
     pub(super) fn is_half_full(&self) -> bool {
         self.queue.len() >= self.half
     }
