@@ -22,8 +22,11 @@ pub trait Framing {
     /// What is wrong with the bytes.
     type Error;
 
-    /// How many bytes belong to the body for certain whatever they are; 0 if each has to be looked at.
+    /// How many of the next bytes belong to the body whatever they are; 0 if each has to be looked at.
     fn blind(&self) -> u64;
+
+    /// How many bytes the body has left, if that is known: not one more is read.
+    fn remaining(&self) -> Option<u64>;
 
     /// Looks at the next bytes: how many of them belong to the body, counting from the first one.
     ///
@@ -50,6 +53,10 @@ impl Framing for UntilClose {
 
     fn blind(&self) -> u64 {
         u64::MAX
+    }
+
+    fn remaining(&self) -> Option<u64> {
+        None
     }
 
     fn admit(&mut self, bytes: &[u8]) -> Result<usize, Self::Error> {
@@ -161,6 +168,21 @@ impl<F: Framing> Pump<F> {
         self.unsent = bytes;
     }
 
+    /// Gives the pump bytes of the source that were read by somebody else; says how many of them belong to the body.
+    /// They count as moved, but the meter is the caller's affair.
+    ///
+    /// # Errors
+    /// The framing's.
+    pub fn feed(&mut self, bytes: &[u8]) -> Result<usize, F::Error> {
+        let n = self.framing.admit(bytes)?;
+        self.unsent.extend_from_slice(&bytes[..n]);
+        self.moved += n as u64;
+        if self.framing.is_complete() {
+            self.ended = Some(PumpEnd::Complete);
+        }
+        Ok(n)
+    }
+
     /// Bytes that came from the source so far.
     pub fn moved(&self) -> u64 {
         self.moved
@@ -268,11 +290,9 @@ impl<F: Framing> Pump<F> {
         scratch: &mut [u8],
     ) -> Poll<Result<u64, PumpError<F::Error>>> {
         let size = self.options.copy_size.min(scratch.len());
-        // Not one byte more than the body has, where that is known: what follows belongs to another message.
-        let most = match self.framing.blind() {
-            0 => size,
-            blind => usize::try_from(blind).unwrap_or(size).min(size),
-        };
+        // What follows the body belongs to another message and stays in the socket where that can be told.
+        let remaining = self.framing.remaining().and_then(|left| usize::try_from(left).ok());
+        let most = remaining.map_or(size, |left| left.min(size));
         let mut buf = ReadBuf::new(&mut scratch[..most]);
         ready!(Pin::new(source).poll_read(cx, &mut buf)).map_err(PumpError::Read)?;
         let bytes = buf.filled();

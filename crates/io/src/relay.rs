@@ -32,8 +32,11 @@ pub trait Watch {
     fn wrote(&self, side: Side, n: u64);
     /// `side` has sent its last byte, the other one has not.
     fn half_closed(&self, side: Side);
-    /// Asked at every idle check: whether the tunnel must end for a reason of its owner's.
-    fn must_end(&self) -> bool;
+    /// Asked at every check: whether the tunnel must end for a reason of its owner's. `idle` tells for
+    /// how many checks in a row no byte has passed.
+    fn check(&self, idle: usize) -> Option<RelayEnd>;
+    /// The tunnel has ended.
+    fn ended(&mut self, end: RelayEnd);
 }
 
 /// Why a tunnel ended.
@@ -41,9 +44,9 @@ pub trait Watch {
 pub enum RelayEnd {
     /// Both directions are through; this side was the first to finish.
     Closed(Side),
-    /// No byte passed for too many idle checks.
+    /// No byte passed for too long, in the eyes of [`Watch::check`].
     Idle,
-    /// The owner asked for it ([`Watch::must_end`]).
+    /// The owner asked for it ([`Watch::check`]).
     MustEnd,
     /// Reading from this side failed.
     ReadFailed(Side, io::Error),
@@ -51,17 +54,15 @@ pub enum RelayEnd {
     WriteFailed(Side, io::Error),
 }
 
-/// The idle check of a tunnel.
+/// The regular check of a tunnel.
 pub struct IdleCheck {
     /// An unarmed timer.
     pub timer: Timer,
     /// Time between two checks.
     pub interval: Duration,
-    /// The tunnel ends when more than this many checks in a row saw no byte.
-    pub most: usize,
 }
 
-/// The tunnel. Resolves to the reason of its end; dropping it closes both streams.
+/// The tunnel, a future until its end. Dropping it closes both streams.
 pub struct Relay<W> {
     client: Stream,
     upstream: Stream,
@@ -134,11 +135,6 @@ impl<W: Watch> Relay<W> {
         }
     }
 
-    /// The watch, for what it has counted.
-    pub fn watch(&self) -> &W {
-        &self.watch
-    }
-
     fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<RelayEnd> {
         for from in [Side::Client, Side::Upstream] {
             if let Poll::Ready(Err(end)) = self.poll_direction(cx, from) {
@@ -149,9 +145,6 @@ impl<W: Watch> Relay<W> {
             return Poll::Ready(RelayEnd::Closed(self.first.unwrap_or(Side::Client)));
         }
         while self.idle.timer.poll_fired(cx).is_ready() {
-            if self.watch.must_end() {
-                return Poll::Ready(RelayEnd::MustEnd);
-            }
             let moved = self.up.pump.moved() + self.down.pump.moved();
             self.idle_checks = if moved == self.moved_at_check {
                 self.idle_checks + 1
@@ -159,8 +152,8 @@ impl<W: Watch> Relay<W> {
                 0
             };
             self.moved_at_check = moved;
-            if self.idle_checks > self.idle.most {
-                return Poll::Ready(RelayEnd::Idle);
+            if let Some(end) = self.watch.check(self.idle_checks) {
+                return Poll::Ready(end);
             }
             self.idle.timer.arm(self.idle.interval);
         }
@@ -213,10 +206,13 @@ impl<W: Watch> Relay<W> {
 }
 
 impl<W: Watch + Unpin> Future for Relay<W> {
-    type Output = RelayEnd;
+    type Output = ();
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<RelayEnd> {
-        self.get_mut().poll_ended(cx)
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let relay = self.get_mut();
+        let end = ready!(relay.poll_ended(cx));
+        relay.watch.ended(end);
+        Poll::Ready(())
     }
 }
 

@@ -8,9 +8,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 /// A TLS session over some transport. One virtual call a record costs nothing beside the cipher.
-pub trait SecureIo: AsyncRead + AsyncWrite + Send + Unpin {}
+pub trait SecureIo: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
 
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> SecureIo for T {}
+impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> SecureIo for T {}
 
 /// A connection to a client, to an origin or to a next proxy.
 pub enum Stream {

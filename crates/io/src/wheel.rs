@@ -127,6 +127,15 @@ impl Wheel {
         inner.next
     }
 
+    /// Wakes everybody who waits for a timer, without firing any: they shall look around.
+    pub fn nudge(&self) {
+        for entry in &mut self.lock().entries {
+            if let Some(waker) = entry.waker.take() {
+                waker.wake();
+            }
+        }
+    }
+
     /// A timer that is not armed.
     ///
     /// # Panics

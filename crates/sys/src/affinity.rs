@@ -10,7 +10,10 @@ pub fn bind_current_thread(cpus: &[usize]) -> io::Result<()> {
     let mut set = rustix::thread::CpuSet::new();
     for &cpu in cpus {
         if cpu >= rustix::thread::CpuSet::MAX_CPU {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("there is no CPU {cpu}")));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("there is no CPU {cpu}"),
+            ));
         }
         set.set(cpu);
     }
@@ -23,5 +26,7 @@ pub fn bind_current_thread(cpus: &[usize]) -> io::Result<()> {
 /// The kernel's.
 pub fn allowed_cpus() -> io::Result<Vec<usize>> {
     let set = rustix::thread::sched_getaffinity(None)?;
-    Ok((0..rustix::thread::CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu)).collect())
+    Ok((0..rustix::thread::CpuSet::MAX_CPU)
+        .filter(|&cpu| set.is_set(cpu))
+        .collect())
 }

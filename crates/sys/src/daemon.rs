@@ -98,7 +98,12 @@ pub fn passed_sockets() -> io::Result<Vec<(String, OwnedFd)>> {
     if !own || TAKEN.swap(true, Ordering::Relaxed) {
         return Ok(Vec::new());
     }
-    let number = |name| std::env::var(name).ok().and_then(|n| n.parse::<u16>().ok()).unwrap_or(0);
+    let number = |name| {
+        std::env::var(name)
+            .ok()
+            .and_then(|n| n.parse::<u16>().ok())
+            .unwrap_or(0)
+    };
     let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
     let mut names = names.split(':');
     let mut sockets = Vec::new();

@@ -141,8 +141,11 @@ impl ListenOptions {
     /// # Errors
     /// The kernel's: `EADDRINUSE`, `EACCES`, `EADDRNOTAVAIL`…
     pub fn listen(&self) -> io::Result<std::net::TcpListener> {
-        let socket = Socket::new(Domain::for_address(self.address), Type::STREAM, Some(Protocol::TCP))?;
-        socket.set_nonblocking(true)?;
+        let socket = Socket::new(
+            Domain::for_address(self.address),
+            Type::STREAM.nonblocking(),
+            Some(Protocol::TCP),
+        )?;
         socket.set_reuse_address(true)?;
         if self.reuse_port {
             socket.set_reuse_port(true)?;
@@ -168,12 +171,35 @@ impl ListenOptions {
             socket.set_tcp_mss(u32::from(mss))?;
         }
         if let Some(keepalive) = self.keepalive {
-            TcpOptions { keepalive: Some(keepalive), ..TcpOptions::default() }
-                .apply(SockRef::from(&socket), self.address.is_ipv6())?;
+            TcpOptions {
+                keepalive: Some(keepalive),
+                ..TcpOptions::default()
+            }
+            .apply(SockRef::from(&socket), self.address.is_ipv6())?;
         }
         socket.bind(&self.address.into())?;
         socket.listen(i32::try_from(self.backlog).unwrap_or(i32::MAX))?;
         Ok(socket.into())
+    }
+}
+
+impl ListenOptions {
+    /// Sets anew, on a socket that listens already, what can be changed there: backlog, mark, segment size, keep-alive.
+    ///
+    /// # Errors
+    /// The kernel's, for the first option that it refuses.
+    pub fn update(&self, socket: &std::net::TcpListener) -> io::Result<()> {
+        let socket = SockRef::from(socket);
+        if let Some(mark) = self.netfilter_mark {
+            socket.set_mark(mark)?;
+        }
+        let tcp = TcpOptions {
+            max_segment_size: self.max_segment_size,
+            keepalive: self.keepalive,
+            ..TcpOptions::default()
+        };
+        tcp.apply(SockRef::from(&*socket), self.address.is_ipv6())?;
+        socket.listen(i32::try_from(self.backlog).unwrap_or(i32::MAX))
     }
 }
 
@@ -191,8 +217,11 @@ pub struct Source {
 /// # Errors
 /// The kernel's: `EMFILE`, `EADDRNOTAVAIL`, `ENODEV`…
 pub fn outgoing(peer: SocketAddr, source: &Source, options: &TcpOptions) -> io::Result<std::net::TcpStream> {
-    let socket = Socket::new(Domain::for_address(peer), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_nonblocking(true)?;
+    let socket = Socket::new(
+        Domain::for_address(peer),
+        Type::STREAM.nonblocking(),
+        Some(Protocol::TCP),
+    )?;
     if let Some(interface) = &source.interface {
         socket.bind_device(Some(interface.as_bytes()))?;
     }
@@ -221,7 +250,11 @@ fn set_bind_address_no_port(socket: &impl AsFd) -> io::Result<()> {
             libc::socklen_t::try_from(size_of::<libc::c_int>()).unwrap_or(4),
         )
     };
-    if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if status == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 #[cfg(test)]
@@ -237,8 +270,15 @@ mod tests {
 
     #[test]
     fn an_outgoing_socket_keeps_its_source_address() {
-        let source = Source { address: Some("127.0.0.9:0".parse().unwrap()), interface: None };
-        let options = TcpOptions { no_delay: Some(true), time_to_live: Some(7), ..TcpOptions::default() };
+        let source = Source {
+            address: Some("127.0.0.9:0".parse().unwrap()),
+            interface: None,
+        };
+        let options = TcpOptions {
+            no_delay: Some(true),
+            time_to_live: Some(7),
+            ..TcpOptions::default()
+        };
         let socket = outgoing("127.0.0.1:9".parse().unwrap(), &source, &options).unwrap();
         assert_eq!(socket.local_addr().unwrap().ip().to_string(), "127.0.0.9");
         assert_eq!(SockRef::from(&socket).ttl_v4().unwrap(), 7);

@@ -27,7 +27,12 @@ impl Pipe {
     pub fn open(capacity: usize) -> io::Result<Self> {
         let (read, write) = pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC)?;
         let capacity = fcntl_setpipe_size(&write, capacity).unwrap_or(65_536);
-        Ok(Self { read, write, capacity, held: 0 })
+        Ok(Self {
+            read,
+            write,
+            capacity,
+            held: 0,
+        })
     }
 
     /// Bytes in the pipe.

@@ -8,6 +8,7 @@ use crate::wheel::Wheel;
 
 #[derive(Default)]
 struct Counts {
+    end: std::sync::Mutex<Option<RelayEnd>>,
     read: [AtomicU64; 2],
     wrote: [AtomicU64; 2],
     half_closed: AtomicU64,
@@ -23,8 +24,11 @@ impl Watch for Arc<Counts> {
     fn half_closed(&self, _: Side) {
         self.half_closed.fetch_add(1, Relaxed);
     }
-    fn must_end(&self) -> bool {
-        false
+    fn check(&self, idle: usize) -> Option<RelayEnd> {
+        (idle > 3).then_some(RelayEnd::Idle)
+    }
+    fn ended(&mut self, end: RelayEnd) {
+        *self.end.lock().unwrap() = Some(end);
     }
 }
 
@@ -38,11 +42,11 @@ struct Tunnel {
     client: TcpStream,
     upstream: TcpStream,
     counts: Arc<Counts>,
-    relay: tokio::task::JoinHandle<RelayEnd>,
+    relay: tokio::task::JoinHandle<()>,
 }
 
 #[expect(clippy::disallowed_methods, reason = "the tests' runtime counts no tasks")]
-async fn tunnel(interval: Duration, most: usize, early: &[u8]) -> Tunnel {
+async fn tunnel(interval: Duration, early: &[u8]) -> Tunnel {
     let wheel = Wheel::new();
     tokio::spawn(Arc::clone(&wheel).run());
     let (client, inner_client) = pair().await;
@@ -51,7 +55,6 @@ async fn tunnel(interval: Duration, most: usize, early: &[u8]) -> Tunnel {
     let idle = IdleCheck {
         timer: wheel.timer(),
         interval,
-        most,
     };
     let relay = Relay::new(
         (inner_client.into(), early.to_vec()),
@@ -68,11 +71,16 @@ async fn tunnel(interval: Duration, most: usize, early: &[u8]) -> Tunnel {
     }
 }
 
+async fn ended(relay: tokio::task::JoinHandle<()>, counts: &Counts) -> RelayEnd {
+    relay.await.unwrap();
+    counts.end.lock().unwrap().take().unwrap()
+}
+
 const LONG: Duration = Duration::from_secs(60);
 
 #[tokio::test]
 async fn bytes_and_half_close_pass_both_ways() {
-    let mut t = tunnel(LONG, 5, b"early ").await;
+    let mut t = tunnel(LONG, b"early ").await;
     t.client.write_all(b"bird").await.unwrap();
     t.client.shutdown().await.unwrap();
     let mut got = String::new();
@@ -83,19 +91,20 @@ async fn bytes_and_half_close_pass_both_ways() {
     let mut got = String::new();
     t.client.read_to_string(&mut got).await.unwrap();
     assert_eq!(got, "late answer");
-    assert!(matches!(t.relay.await.unwrap(), RelayEnd::Closed(Side::Client)));
-    assert_eq!(t.counts.read[0].load(Relaxed), 4);
-    assert_eq!(t.counts.wrote[1].load(Relaxed), 10);
-    assert_eq!(t.counts.read[1].load(Relaxed), 11);
-    assert_eq!(t.counts.wrote[0].load(Relaxed), 11);
-    assert_eq!(t.counts.half_closed.load(Relaxed), 1);
+    let counts = Arc::clone(&t.counts);
+    assert!(matches!(ended(t.relay, &counts).await, RelayEnd::Closed(Side::Client)));
+    assert_eq!(counts.read[0].load(Relaxed), 4);
+    assert_eq!(counts.wrote[1].load(Relaxed), 10);
+    assert_eq!(counts.read[1].load(Relaxed), 11);
+    assert_eq!(counts.wrote[0].load(Relaxed), 11);
+    assert_eq!(counts.half_closed.load(Relaxed), 1);
 }
 
 #[tokio::test]
 #[expect(clippy::disallowed_methods, reason = "the tests' runtime counts no tasks")]
 async fn a_long_stream_in_both_directions_arrives_whole() {
     const SIZE: usize = 20 << 20;
-    let t = tunnel(LONG, 5, b"").await;
+    let t = tunnel(LONG, b"").await;
     let data: Arc<Vec<u8>> = Arc::new((0..SIZE).map(|i| (i / 7 % 251) as u8).collect());
     let mut ends = Vec::new();
     for stream in [t.client, t.upstream] {
@@ -112,7 +121,7 @@ async fn a_long_stream_in_both_directions_arrives_whole() {
     for end in ends {
         end.await.unwrap();
     }
-    assert!(matches!(t.relay.await.unwrap(), RelayEnd::Closed(_)));
+    assert!(matches!(ended(t.relay, &t.counts).await, RelayEnd::Closed(_)));
     for counter in t.counts.read.iter().chain(&t.counts.wrote) {
         assert_eq!(counter.load(Relaxed), SIZE as u64);
     }
@@ -120,7 +129,7 @@ async fn a_long_stream_in_both_directions_arrives_whole() {
 
 #[tokio::test]
 async fn one_way_traffic_keeps_a_tunnel_open_and_silence_ends_it() {
-    let mut t = tunnel(Duration::from_millis(100), 3, b"").await;
+    let mut t = tunnel(Duration::from_millis(100), b"").await;
     // Ten idle times long, one direction only.
     let mut got = [0; 1];
     let mut every = tokio::time::interval(Duration::from_millis(150));
@@ -129,16 +138,16 @@ async fn one_way_traffic_keeps_a_tunnel_open_and_silence_ends_it() {
         t.upstream.write_all(b"x").await.unwrap();
         t.client.read_exact(&mut got).await.unwrap();
     }
-    assert!(matches!(t.relay.await.unwrap(), RelayEnd::Idle));
+    assert!(matches!(ended(t.relay, &t.counts).await, RelayEnd::Idle));
 }
 
 #[tokio::test]
 async fn a_reset_by_one_end_ends_the_tunnel_and_says_which() {
-    let t = tunnel(LONG, 5, b"").await;
+    let t = tunnel(LONG, b"").await;
     t.upstream.set_zero_linger().unwrap();
     drop(t.upstream);
     assert!(matches!(
-        t.relay.await.unwrap(),
+        ended(t.relay, &t.counts).await,
         RelayEnd::ReadFailed(Side::Upstream, _)
     ));
     drop(t.client);
