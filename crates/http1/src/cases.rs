@@ -1349,6 +1349,14 @@ const FORWARDED_RESPONSES: &[ForwardedResponse] = &[
         b"HTTP/1.1 200 OK\r\n\r\n",
     ),
     (
+        "204 with codings",
+        &["H1-09"],
+        "GET",
+        End::KeepBoth,
+        b"HTTP/1.1 204 No Content\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+        b"HTTP/1.1 204 No Content\r\n\r\n",
+    ),
+    (
         "204 with a length",
         &["H1-09"],
         "GET",
@@ -1403,6 +1411,14 @@ const FORWARDED_RESPONSES: &[ForwardedResponse] = &[
         End::Close,
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked, gzip\r\nContent-Length: 3\r\n\r\nhello",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked, gzip\r\nConnection: close\r\n\r\nhello",
+    ),
+    (
+        "a coding beneath chunked",
+        &[],
+        "GET",
+        End::CloseBoth,
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\nX: y\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\nX: y\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n0\r\n\r\n",
     ),
     (
         "Transfer-Encoding in an HTTP/1.0 response",

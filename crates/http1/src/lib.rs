@@ -80,6 +80,7 @@ mod basic;
 mod body;
 #[cfg(any(test, feature = "cases"))]
 pub mod cases;
+mod chunk;
 mod fields;
 mod forward;
 mod limits;
@@ -93,7 +94,8 @@ mod response;
 mod target;
 
 pub use basic::{Credentials, CredentialsError};
-pub use body::{BodyError, BodyFraming, BodyScanner, ChunkScanner, LAST_CHUNK, Scan, put_chunk, put_chunk_size};
+pub use body::{BodyError, BodyFraming, BodyScanner, Scan};
+pub use chunk::{ChunkScanner, LAST_CHUNK, put_chunk, put_chunk_size};
 pub use fields::{Field, Fields, InvalidField, put_field};
 pub use forward::{BodyOut, Connection, ForwardRequest, ForwardResponse, HostLine, TargetLine};
 pub use limits::Limits;

@@ -25,8 +25,8 @@ pub struct ResponseHead<'b> {
     pub framing: BodyFraming,
     /// Whether the upstream connection can take another request once the body is complete.
     pub keep_alive: bool,
-    /// Whether the framing was contradictory (Transfer-Encoding beside Content-Length, or not ending in `chunked`, or in
-    /// HTTP/1.0): neither the upstream's nor the client's connection may be used again (RFC 9112 §6.3).
+    /// Whether the framing was contradictory or not as asked for (Transfer-Encoding beside Content-Length, in HTTP/1.0, or
+    /// more than `chunked`): neither the upstream's nor the client's connection may be used again (RFC 9112 §6.3).
     pub taints: bool,
     /// Whether the body has transfer codings beneath the framing: it can only be passed on as it is, to an HTTP/1.1
     /// client. We never ask for that.
@@ -240,12 +240,17 @@ struct Message {
 
 impl Message {
     fn read(self, head: &[u8], headers: &[Header<'_>]) -> Result<Facts, ResponseError> {
+        let has_body = match self.awaits {
+            Awaits::Head => false,
+            Awaits::Connect if (200..300).contains(&self.status) => false,
+            _ => self.status >= 200 && self.status != 204 && self.status != 304,
+        };
         let mut reader = Reader {
             head,
             ..Reader::default()
         };
         reader.fields(headers)?;
-        if reader.coding == Coding::OtherThenChunked || reader.coding == Coding::Other {
+        if has_body && matches!(reader.coding, Coding::Other | Coding::OtherThenChunked) {
             // The receiver has to know these codings, so their lines go on as they are.
             reader = Reader {
                 head,
@@ -254,11 +259,6 @@ impl Message {
             };
             reader.fields(headers)?;
         }
-        let has_body = match self.awaits {
-            Awaits::Head => false,
-            Awaits::Connect if (200..300).contains(&self.status) => false,
-            _ => self.status >= 200 && self.status != 204 && self.status != 304,
-        };
         let framing = match (has_body, reader.coding, reader.length) {
             (false, ..) => BodyFraming::None,
             (_, Coding::Chunked | Coding::OtherThenChunked, _) => BodyFraming::Chunked,
@@ -288,7 +288,7 @@ impl Message {
             framing,
             keep_alive: persists && !taints && framing != BodyFraming::UntilClose,
             taints,
-            is_coded: has_body && reader.keeps_coding,
+            is_coded: reader.keeps_coding,
             declared_length,
             fields_at: to_u32(fields_at),
             upgrade: reader.upgrade.filter(|_| self.status == 101),
