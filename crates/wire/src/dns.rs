@@ -20,7 +20,7 @@ use hickory_proto::rr::RecordType;
 
 pub use error::{ExtendedCode, ResolveError, Row};
 pub use frame::{FrameError, put_frame, take_frame};
-pub use name::{domain_of, name_of};
+pub use name::{check_domain, domain_of, name_of};
 pub use query::{Query, Rejected, Request, put_query};
 pub use reply::{Answer, Origin, Outcome, ParseError, Reply, put_reply};
 

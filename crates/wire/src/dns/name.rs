@@ -27,6 +27,14 @@ pub fn name_of(domain: &str) -> Result<Name, ResolveError> {
     Name::from_labels(domain.split('.').map(str::as_bytes)).map_err(|_| ResolveError::BadName)
 }
 
+/// Checks that a domain can be asked for.
+///
+/// # Errors
+/// As of [`name_of`].
+pub fn check_domain(domain: &str) -> Result<(), ResolveError> {
+    name_of(domain).map(drop)
+}
+
 /// The text of `name` in lower case, without the final dot.
 ///
 /// `None` for the root and for labels with bytes that [`name_of`] would not take back.

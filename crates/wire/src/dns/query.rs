@@ -90,13 +90,13 @@ impl Request {
         if header.is_response {
             return Err(Rejected::Ignored);
         }
-        let reject = |code, question| Err(header.reject(code, question));
         if header.op_code != OpCode::Query {
-            return reject(ResponseCode::NotImp, None);
+            return Err(header.reject(ResponseCode::NotImp, None, false));
         }
         let Ok(message) = Message::from_vec(message) else {
-            return reject(ResponseCode::FormErr, None);
+            return Err(header.reject(ResponseCode::FormErr, None, false));
         };
+        let reject = |code, question| Err(header.reject(code, question, message.edns.is_some()));
         let [question] = message.queries.as_slice() else {
             return reject(ResponseCode::FormErr, None);
         };
@@ -161,16 +161,17 @@ impl RawHeader {
         })
     }
 
-    fn reject(&self, code: ResponseCode, question: Option<&hickory_proto::op::Query>) -> Rejected {
+    /// The reply that says `code`; with an EDNS record if the query had one (RFC 6891 §7).
+    fn reject(&self, code: ResponseCode, question: Option<&hickory_proto::op::Query>, edns: bool) -> Rejected {
         let mut message = Message::error_msg(self.id, self.op_code, code);
         message.metadata.recursion_desired = self.recursion_desired;
         message.metadata.recursion_available = true;
         if let Some(question) = question {
             message.add_query(question.clone());
         }
-        if code.high() != 0 {
+        if edns {
             let mut edns = Edns::new();
-            edns.set_max_payload(UDP_PAYLOAD).set_rcode_high(code.high());
+            edns.set_max_payload(UDP_PAYLOAD);
             message.set_edns(edns);
         }
         match message.to_vec() {
