@@ -157,17 +157,23 @@ fn read_one(daemon: &'static str, name: &'static str, args: &[OsString]) -> Resu
         return Ok(Cli { target, command });
     }
     let one = One::from_arg_matches(&matches)?;
-    Ok(Cli {
-        target: one.target,
-        command: Command::Daemon(daemon, Box::new(one.command)),
-    })
+    Ok(for_daemon(daemon, one.target, one.command))
 }
 
 fn of_daemon(daemon: &'static str, matches: &ArgMatches, sub: &ArgMatches) -> Result<Cli, clap::Error> {
-    Ok(Cli {
-        target: Target::from_arg_matches(matches)?,
-        command: Command::Daemon(daemon, Box::new(DaemonCommand::from_arg_matches(sub)?)),
-    })
+    let command = DaemonCommand::from_arg_matches(sub)?;
+    Ok(for_daemon(daemon, Target::from_arg_matches(matches)?, command))
+}
+
+fn for_daemon(daemon: &'static str, mut target: Target, mut command: DaemonCommand) -> Cli {
+    // What follows a method's name is the method's, as far as clap knows.
+    if let DaemonCommand::Own(words) = &mut command {
+        let before = words.len();
+        words.retain(|word| word != "--json");
+        target.json |= words.len() < before;
+    }
+    let command = Command::Daemon(daemon, Box::new(command));
+    Cli { target, command }
 }
 
 /// The parser for the whole group, with a subcommand for each daemon.

@@ -73,32 +73,29 @@ impl Target {
     /// # Errors
     /// One line with the socket and what to do.
     pub(crate) async fn connect(&self, daemon: &str) -> anyhow::Result<Client> {
-        let socket = self.socket(daemon);
-        let remedy = || {
-            format!(
-                "start the group (`sluicectl up -c DIR`, `systemctl start sluice@{}.target`), or name its directory with -C",
-                self.group()
-            )
-        };
-        match Client::connect(&socket).await {
-            Ok(client) => Ok(client),
-            Err(ConnectError::Io { source, .. }) => {
-                bail!(
-                    "{daemon} does not answer on `{}` ({}): {}",
-                    socket.display(),
-                    plain(&source),
-                    remedy()
-                )
-            }
-            Err(e @ ConnectError::Untrusted { .. }) => Err(e.into()),
+        match Client::connect(&self.socket(daemon)).await {
+            Err(e @ ConnectError::Io { .. }) => bail!("{daemon} {}: {}", why(&e), self.remedy()),
+            connected => Ok(connected?),
         }
+    }
+
+    /// What to do if nobody answers.
+    pub(crate) fn remedy(&self) -> String {
+        let unit = format!("sluice@{}.target", self.group());
+        format!("start the group (`sluicectl up -c DIR`, `systemctl start {unit}`), or name its directory with -C")
     }
 }
 
-/// The system's word without its number.
-fn plain(error: &std::io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error").next().unwrap_or_default().to_lowercase()
+/// Why a daemon is not reached, after its name.
+pub(crate) fn why(error: &ConnectError) -> String {
+    match error {
+        ConnectError::Io { path, source } => {
+            let word = source.to_string();
+            let word = word.split(" (os error").next().unwrap_or_default().to_lowercase();
+            format!("does not answer on `{}` ({word})", path.display())
+        }
+        ConnectError::Untrusted { .. } => format!("is not trusted: {error}"),
+    }
 }
 
 /// Gives up on a daemon that does not answer at once.

@@ -15,9 +15,9 @@ pub(crate) async fn run(target: &Target, named: &[String]) -> anyhow::Result<Exi
         [] => daemons::ALL.to_vec(),
         named => named.iter().map(String::as_str).collect(),
     };
-    let mut found: Vec<(&str, anyhow::Result<Value>)> = Vec::new();
+    let mut found: Vec<(&str, Result<Value, String>)> = Vec::new();
     for daemon in wanted {
-        let serving = promptly(ask(target, daemon)).await;
+        let serving = ask(target, daemon).await;
         let serving_pid = serving.as_ref().ok().and_then(|s| s["pid"].as_u64());
         found.push((daemon, serving));
         for pid in processes(target, daemon)
@@ -26,7 +26,7 @@ pub(crate) async fn run(target: &Target, named: &[String]) -> anyhow::Result<Exi
         {
             let one = target.process(Some(pid));
             // Without an answer it is a socket that a killed process left behind.
-            if let Ok(status) = promptly(ask(&one, daemon)).await {
+            if let Ok(status) = ask(&one, daemon).await {
                 found.push((daemon, Ok(status)));
             }
         }
@@ -35,14 +35,25 @@ pub(crate) async fn run(target: &Target, named: &[String]) -> anyhow::Result<Exi
         output::json(&as_json(target, &found));
     } else {
         output::table(&rows(&found));
+        if found.iter().any(|(_, status)| status.is_err()) {
+            println!("\nto have all of them: {}", target.remedy());
+        }
     }
     let all = found.iter().all(|(_, status)| status.is_ok());
     Ok(if all { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn ask(target: &Target, daemon: &str) -> anyhow::Result<Value> {
-    let mut client: Client = target.connect(daemon).await?;
-    Ok(client.call("status", NoParams {}).await?)
+/// What `daemon` says of itself, or why it does not.
+async fn ask(target: &Target, daemon: &str) -> Result<Value, String> {
+    let asked = async {
+        let mut client = Client::connect(&target.socket(daemon))
+            .await
+            .map_err(|e| daemons::why(&e))?;
+        client.call("status", NoParams {}).await.map_err(|e| e.to_string())
+    };
+    promptly(async { Ok(asked.await) })
+        .await
+        .unwrap_or_else(|e| Err(e.to_string()))
 }
 
 /// Processes of `daemon` that have a socket of their own.
@@ -63,10 +74,10 @@ fn processes(target: &Target, daemon: &str) -> Vec<u32> {
     pids
 }
 
-fn as_json(target: &Target, found: &[(&str, anyhow::Result<Value>)]) -> Value {
-    let daemon = |(name, status): &(&str, anyhow::Result<Value>)| match status {
+fn as_json(target: &Target, found: &[(&str, Result<Value, String>)]) -> Value {
+    let daemon = |(name, status): &(&str, Result<Value, String>)| match status {
         Ok(status) => status.clone(),
-        Err(e) => json!({ "daemon": name, "state": "absent", "error": format!("{e:#}") }),
+        Err(why) => json!({ "daemon": name, "state": "absent", "error": why }),
     };
     json!({
         "group": target.group(),
@@ -75,15 +86,14 @@ fn as_json(target: &Target, found: &[(&str, anyhow::Result<Value>)]) -> Value {
     })
 }
 
-fn rows(found: &[(&str, anyhow::Result<Value>)]) -> Vec<Vec<String>> {
+fn rows(found: &[(&str, Result<Value, String>)]) -> Vec<Vec<String>> {
     let head = ["DAEMON", "STATE", "PID", "UP", "TASKS", "LISTENING", "NOTE"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     for (daemon, status) in found {
         rows.push(match status {
             Ok(status) => row(daemon, status),
-            Err(e) => {
+            Err(why) => {
                 let blank = || "-".to_owned();
-                let note = format!("{e:#}").lines().next().unwrap_or_default().to_owned();
                 vec![
                     (*daemon).to_owned(),
                     "absent".to_owned(),
@@ -91,7 +101,7 @@ fn rows(found: &[(&str, anyhow::Result<Value>)]) -> Vec<Vec<String>> {
                     blank(),
                     blank(),
                     blank(),
-                    note,
+                    why.clone(),
                 ]
             }
         });

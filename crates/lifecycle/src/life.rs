@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use serde_json::Value;
 use sluice_control::{Limits, Listener, Methods, Peers, paths};
 use sluice_sys::daemon;
 use sluice_telemetry::metrics::{self, Registration, Registry, RuntimeGauges};
@@ -168,6 +169,7 @@ async fn asked_to_end(signals: &mut Signals) {
 fn announce<D: Daemon>(process: &Process<D>, ready: impl FnOnce()) {
     let status = process.daemon.status();
     let listening = match status.get("listening") {
+        Some(Value::Array(none)) if none.is_empty() => "none".to_owned(),
         Some(listening) => listening.to_string(),
         None => "none".to_owned(),
     };

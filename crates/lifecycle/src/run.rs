@@ -1,7 +1,6 @@
 //! The whole `main` of a daemon.
 
 use std::io::{self, Write};
-use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -129,7 +128,7 @@ fn complain(text: &str) {
 fn live<D: Daemon>(args: Args, loaded: Loaded<D>) -> ExitCode {
     // What depends on the terminal's working directory and on our process id comes before the fork.
     let pid_file = args.pid_file.as_deref().map(std::path::absolute).transpose();
-    let config_file = std::path::absolute(args.config.as_deref().unwrap_or(Path::new("")));
+    let config_file = std::path::absolute(args.config.clone().unwrap_or_default());
     let passed = sluice_sys::daemon::passed_sockets();
     let report = match args.daemon.then(sluice_sys::daemon::detach).transpose() {
         Ok(None) => None,

@@ -1,5 +1,7 @@
 //! Drives `examples/minimal.rs`, a real process with real sockets and signals, through its life.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixDatagram, UnixListener};
