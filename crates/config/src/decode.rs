@@ -21,11 +21,13 @@ pub use shape::SHAPE;
 use crate::Node;
 use crate::node::normalise;
 use crate::path::{Path, Trail};
-use access::{Elements, Entries, Single};
+use access::{Elements, Entries, Halves, Single};
 use shape::ShapeAccess;
 
 /// Names of newtype structs that the decoder treats in a way of its own.
 pub(crate) mod token {
+    /// A map with keys of two types, which is given as a list of its two halves.
+    pub(crate) const MATCHED: &str = "config::matched";
     /// Any value is an error: the key is not built yet.
     pub(crate) const NOT_BUILT: &str = "config::not_built";
     /// A list, or one element in its place.
@@ -57,6 +59,18 @@ pub struct Decoder<'a> {
     context: &'a Context,
     /// Whether messages must not repeat the value.
     secret: bool,
+    /// The part of a map's keys that counts.
+    half: Half,
+}
+
+/// A part of a map's keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Half {
+    All,
+    /// All but the match keys.
+    Own,
+    /// The match keys.
+    Match,
 }
 
 impl<'a> Decoder<'a> {
@@ -66,6 +80,7 @@ impl<'a> Decoder<'a> {
             trail: Trail::Root,
             context,
             secret: false,
+            half: Half::All,
         }
     }
 
@@ -78,6 +93,7 @@ impl<'a> Decoder<'a> {
             trail,
             context: self.context,
             secret: self.secret,
+            half: Half::All,
         }
     }
 
@@ -290,6 +306,10 @@ impl<'de> de::Deserializer<'de> for Decoder<'_> {
                 return self.placed(visitor.visit_seq(Single::new(self)));
             }
             token::ONE_OR_MANY => return self.deserialize_seq(visitor),
+            token::MATCHED if matches!(self.node, Node::Map(_)) => {
+                return self.placed(visitor.visit_seq(Halves::new(self)));
+            }
+            token::MATCHED => return Err(self.unfit("a map")),
             token::SECRET => self.secret = true,
             _ => {}
         }

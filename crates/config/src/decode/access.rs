@@ -8,9 +8,10 @@ use std::slice;
 use serde::de::{self, DeserializeSeed};
 
 use super::key::KeyDecoder;
-use super::{DecodeError, Decoder, What};
+use super::{DecodeError, Decoder, Half, What};
 use crate::node::{Gap, Key};
 use crate::path::Trail;
+use crate::value::MATCH_KEYS;
 use crate::{Node, quirks};
 
 /// The elements of a list.
@@ -64,6 +65,35 @@ impl<'de> de::SeqAccess<'de> for Single<'_> {
     }
 }
 
+/// The two halves of a map: its match keys, and its own.
+pub(super) struct Halves<'a>(std::array::IntoIter<Decoder<'a>, 2>);
+
+impl<'a> Halves<'a> {
+    pub(super) fn new(map: Decoder<'a>) -> Self {
+        Self(
+            [
+                Decoder {
+                    half: Half::Match,
+                    ..map
+                },
+                Decoder { half: Half::Own, ..map },
+            ]
+            .into_iter(),
+        )
+    }
+}
+
+impl<'de> de::SeqAccess<'de> for Halves<'_> {
+    type Error = DecodeError;
+
+    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, DecodeError> {
+        self.0
+            .next()
+            .map(|half| half.placed(seed.deserialize(half)))
+            .transpose()
+    }
+}
+
 /// The entries of a map.
 pub(super) struct Entries<'a> {
     map: Decoder<'a>,
@@ -93,6 +123,15 @@ impl<'a> Entries<'a> {
             next: 0,
             fields: Some(fields),
             current: None,
+        }
+    }
+
+    /// Whether the entry belongs to the half that is read.
+    fn is_ours(&self, key: &Key) -> bool {
+        match self.map.half {
+            Half::All => true,
+            Half::Match => MATCH_KEYS.contains(&&*key.normalised()),
+            Half::Own => !MATCH_KEYS.contains(&&*key.normalised()),
         }
     }
 
@@ -149,7 +188,8 @@ impl<'de> de::MapAccess<'de> for Entries<'_> {
         while let Some((key, node)) = self.entries.get(self.next) {
             let index = self.next;
             self.next += 1;
-            if matches!(node, Node::Gap(Gap::Removed(_))) || self.fields.is_some_and(|f| self.is_void(index, key, f)) {
+            let skipped = matches!(node, Node::Gap(Gap::Removed(_))) || !self.is_ours(key);
+            if skipped || self.fields.is_some_and(|f| self.is_void(index, key, f)) {
                 continue;
             }
             let renamed = self.fields.and_then(|fields| self.renamed(key, fields));

@@ -41,6 +41,30 @@ impl Scalar for FilePath {
 
 scalar!(FilePath, {"type": "string", "minLength": 1, "description": "a path, absolute or relative to the folder of this file"});
 
+/// An absolute path; whether anything is there is not looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct AbsolutePath(PathBuf);
+
+impl AbsolutePath {
+    /// The path.
+    pub fn as_path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Scalar for AbsolutePath {
+    const EXPECTED: &'static str = "an absolute path";
+
+    fn read(raw: Raw<'_>) -> Result<Self, Cow<'static, str>> {
+        match raw {
+            Raw::Str(text) if text.starts_with('/') && !text.contains(char::is_control) => Ok(Self(text.into())),
+            _ => Err(UNFIT),
+        }
+    }
+}
+
+scalar!(AbsolutePath, {"type": "string", "pattern": "^/"});
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -63,6 +87,17 @@ mod tests {
     fn what_is_no_path_is_refused() {
         for yaml in ["''", "1", "true", "[a]", "\"a\\nb\"", "\"-----BEGIN PRIVATE KEY-----\""] {
             assert!(decode::<FilePath>(yaml).is_err(), "{yaml}");
+        }
+    }
+
+    #[test]
+    fn an_absolute_path_begins_at_the_root() {
+        assert_eq!(
+            decode::<AbsolutePath>("/run/log").unwrap().as_path(),
+            Path::new("/run/log")
+        );
+        for yaml in ["log", "./log", "''", "1", "\"/a\\nb\""] {
+            assert!(decode::<AbsolutePath>(yaml).is_err(), "{yaml}");
         }
     }
 }

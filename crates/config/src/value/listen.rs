@@ -60,15 +60,18 @@ impl TcpListen {
 
 const UNSPECIFIED: SocketAddr = SocketAddr::new(std::net::IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0);
 
-fn any(port: NonZeroU16) -> SockAddrSpec {
-    SocketAddr::new(UNSPECIFIED.ip(), port.get()).into()
-}
-
 const FORMS: &str = "a port, an address such as `127.0.0.1:8080`, `[::]:8080`, `@host:port` or `$VARIABLE`, or a map";
 
 /// A port alone, which is one of `[::]`.
 #[derive(Clone, Copy)]
-struct Port(NonZeroU16);
+pub(super) struct Port(NonZeroU16);
+
+impl Port {
+    /// The port of all addresses.
+    pub(super) fn on_any(self) -> SockAddrSpec {
+        SocketAddr::new(UNSPECIFIED.ip(), self.0.get()).into()
+    }
+}
 
 impl Scalar for Port {
     const EXPECTED: &'static str = FORMS;
@@ -81,7 +84,7 @@ impl Scalar for Port {
 }
 
 /// An address in the place of a map.
-struct ListenAddr(SockAddrSpec);
+pub(super) struct ListenAddr(pub(super) SockAddrSpec);
 
 impl Scalar for ListenAddr {
     const EXPECTED: &'static str = FORMS;
@@ -170,7 +173,7 @@ impl From<TcpMap> for TcpListen {
 impl From<TcpForm> for TcpListen {
     fn from(form: TcpForm) -> Self {
         match form {
-            TcpForm::Int(Port(port)) => TcpMap::at(any(port)).into(),
+            TcpForm::Int(port) => TcpMap::at(port.on_any()).into(),
             TcpForm::Str(ListenAddr(address)) => TcpMap::at(address).into(),
             TcpForm::Map(map) => map.into(),
         }

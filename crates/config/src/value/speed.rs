@@ -10,7 +10,7 @@ use super::sizes::ByteSize;
 use crate::Misfit;
 
 /// The time slice of a limit that names none: 2^10 milliseconds.
-const DEFAULT_SHIFT: u8 = 10;
+pub(super) const DEFAULT_SHIFT: u8 = 10;
 /// The longest time slice: 2^12 milliseconds.
 const MAX_SHIFT: u8 = 12;
 
