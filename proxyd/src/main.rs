@@ -1,3 +1,31 @@
-//! The data plane.
+//! proxyd, the data plane of Sluice.
+//!
+//! A connection's way through it: [`listen`] accepts, a [`server`] speaks the client's protocol, an [`escaper`] opens
+//! the upstream by way of [`dial`] and [`resolve`], and [`http`] or a relay of `sluice-io` moves the bytes. A [`task`]
+//! counts and logs each piece of work. [`objects`] builds all of it from [`config`]; [`daemon`] starts, reloads and
+//! stops it.
 
-fn main() {}
+use std::process::ExitCode;
+
+mod config;
+mod connect;
+mod control;
+mod daemon;
+mod dial;
+mod error;
+mod escaper;
+mod http;
+mod listen;
+mod objects;
+mod proxy_protocol;
+mod record;
+mod resolve;
+mod resolve_stats;
+mod server;
+mod stats;
+mod task;
+mod worker;
+
+fn main() -> ExitCode {
+    sluice_lifecycle::run::<daemon::Proxyd>()
+}

@@ -12,6 +12,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
+use crate::throttle::{Rate, Throttle};
 use crate::{Stream, pipes, scratch};
 
 /// Bytes that are copied before splicing starts: a short exchange would not earn the pipe.
@@ -89,6 +90,8 @@ pub struct PumpOptions {
     pub copy_size: usize,
     /// Bytes after which the other tasks of the thread get their turn.
     pub yield_size: u64,
+    /// Speed limit.
+    pub rate: Option<Rate>,
 }
 
 impl Default for PumpOptions {
@@ -96,6 +99,7 @@ impl Default for PumpOptions {
         Self {
             copy_size: 16 * 1024,
             yield_size: 1 << 20,
+            rate: None,
         }
     }
 }
@@ -143,6 +147,7 @@ pub struct Pump<F> {
     excess: Vec<u8>,
     moved: u64,
     ended: Option<PumpEnd>,
+    throttle: Option<Box<Throttle>>,
 }
 
 impl<F: Framing> Pump<F> {
@@ -158,6 +163,7 @@ impl<F: Framing> Pump<F> {
             excess: Vec::new(),
             moved: 0,
             ended,
+            throttle: options.rate.map(|rate| Box::new(Throttle::new(rate))),
         }
     }
 
@@ -215,12 +221,23 @@ impl<F: Framing> Pump<F> {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            let Poll::Ready(n) = self.poll_load(cx, source, sink, meter)? else {
+            let allowed = match &mut self.throttle {
+                None => Poll::Ready(u64::MAX),
+                Some(throttle) => throttle.poll_allowed(cx),
+            };
+            let loaded = match allowed {
+                Poll::Pending => Poll::Pending,
+                Poll::Ready(allowed) => self.poll_load(cx, source, sink, meter, allowed)?,
+            };
+            let Poll::Ready(n) = loaded else {
                 // An error here comes back at the next write.
                 let _ = Pin::new(sink).poll_flush(cx);
                 return Poll::Pending;
             };
             self.moved += n;
+            if let Some(throttle) = &mut self.throttle {
+                throttle.take(n);
+            }
             budget = budget.saturating_sub(n);
             if n == 0 {
                 if !self.framing.may_end() {
@@ -254,13 +271,14 @@ impl<F: Framing> Pump<F> {
         Poll::Ready(Ok(()))
     }
 
-    /// Takes bytes from the source, by splice or by copying; ready with their number, 0 at its end.
+    /// Takes at most `allowed` bytes from the source, by splice or by copying; ready with their number, 0 at its end.
     fn poll_load(
         &mut self,
         cx: &mut Context<'_>,
         source: &mut Stream,
         sink: &mut Stream,
         meter: &impl Meter,
+        allowed: u64,
     ) -> Poll<Result<u64, PumpError<F::Error>>> {
         if self.moved >= SPLICE_AFTER
             && self.framing.blind() > SPLICE_AFTER
@@ -268,7 +286,7 @@ impl<F: Framing> Pump<F> {
             && let Some(pipe) = self.pipe.take().or_else(pipes::take)
         {
             let mut pipe = pipe;
-            let most = usize::try_from(self.framing.blind()).unwrap_or(usize::MAX);
+            let most = usize::try_from(self.framing.blind().min(allowed)).unwrap_or(usize::MAX);
             // Not ready: the pipe, empty, goes back to the pool.
             let n = ready!(poll_io(cx, from, Interest::READABLE, || pipe.get().fill(from, most)));
             let n = n.map_err(PumpError::Read)? as u64;
@@ -278,7 +296,11 @@ impl<F: Framing> Pump<F> {
             return Poll::Ready(Ok(n));
         }
         self.pipe = None;
-        scratch::with(|buf| self.poll_copy(cx, source, sink, meter, buf))
+        let allowed = usize::try_from(allowed).unwrap_or(usize::MAX);
+        scratch::with(|buf| {
+            let most = allowed.min(buf.len());
+            self.poll_copy(cx, source, sink, meter, &mut buf[..most])
+        })
     }
 
     fn poll_copy(

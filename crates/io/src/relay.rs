@@ -104,17 +104,17 @@ impl<W: Watch> Meter for Metered<'_, W> {
 }
 
 impl<W: Watch> Relay<W> {
-    /// A tunnel that starts with bytes already read from the client and not yet sent to the upstream, and the other
+    /// A tunnel, with options for the bytes from the client and for those to it. It starts with bytes already read from the client and not yet sent to the upstream, and the other
     /// way round. The owner has counted them as read.
     pub fn new(
         (client, from_client): (Stream, Vec<u8>),
         (upstream, from_upstream): (Stream, Vec<u8>),
-        options: PumpOptions,
+        (up, down): (PumpOptions, PumpOptions),
         mut idle: IdleCheck,
         watch: W,
     ) -> Self {
         idle.timer.arm(idle.interval);
-        let direction = |bytes| {
+        let direction = |options, bytes| {
             let mut pump = Pump::new(UntilClose, options);
             pump.preload(bytes);
             Direction {
@@ -125,8 +125,8 @@ impl<W: Watch> Relay<W> {
         Self {
             client,
             upstream,
-            up: direction(from_client),
-            down: direction(from_upstream),
+            up: direction(up, from_client),
+            down: direction(down, from_upstream),
             first: None,
             idle,
             idle_checks: 0,

@@ -59,7 +59,7 @@ async fn tunnel(interval: Duration, early: &[u8]) -> Tunnel {
     let relay = Relay::new(
         (inner_client.into(), early.to_vec()),
         (inner_upstream.into(), Vec::new()),
-        PumpOptions::default(),
+        (PumpOptions::default(), PumpOptions::default()),
         idle,
         Arc::clone(&counts),
     );

@@ -1,0 +1,324 @@
+//! proxyd as a daemon of the group: start, reload, stop, and what the control socket asks of it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use schemars::SchemaGenerator;
+use serde_json::{Map, Value, json};
+use sluice_config::Load;
+use sluice_lifecycle::{Context, Daemon, Drain, Graph, schema_of};
+use sluice_telemetry::metrics::{self, RuntimeGauges};
+use sluice_telemetry::warn;
+
+use crate::config::{EscaperConfig, PeersConfig, ProxydConfig, ServerConfig};
+use crate::listen::{Listeners, Opened};
+use crate::objects::{Builder, Objects};
+use crate::resolve::{Link, Options, Peer, Resolver};
+use crate::server::{Server, ServerCommon};
+use crate::stats::StatsBook;
+use crate::worker::{WorkerOptions, Workers};
+
+/// The data plane.
+pub(crate) struct Proxyd {
+    cx: Arc<Context>,
+    workers: Arc<Workers>,
+    peers: PeersConfig,
+    state: Mutex<State>,
+    /// One reload at a time.
+    reloading: tokio::sync::Mutex<()>,
+}
+
+/// What a reload changes.
+struct State {
+    objects: Objects,
+    listeners: BTreeMap<String, Listeners>,
+    stats: StatsBook,
+    generations: u64,
+    /// Objects that were replaced and may still have tasks.
+    retired: Vec<Weak<ServerCommon>>,
+    /// What the metrics ask; they stop to when these are dropped.
+    _registrations: Vec<metrics::Registration>,
+}
+
+impl Daemon for Proxyd {
+    const NAME: &'static str = "proxyd";
+    const ABOUT: &'static str = "The data plane of Sluice: proxies HTTP";
+    const DATA_PLANE: bool = true;
+
+    type Config = ProxydConfig;
+
+    fn read(load: &mut Load) -> ProxydConfig {
+        ProxydConfig::read(load)
+    }
+
+    fn schema(generator: &mut SchemaGenerator) -> Map<String, Value> {
+        let mut sections = Map::new();
+        sections.insert(
+            "server".into(),
+            sluice_config::schema::nodes::<ServerConfig>(generator).into(),
+        );
+        sections.insert(
+            "escaper".into(),
+            sluice_config::schema::nodes::<EscaperConfig>(generator).into(),
+        );
+        sections.insert("peers".into(), schema_of::<PeersConfig>(generator));
+        sections
+    }
+
+    fn graph(config: &ProxydConfig) -> Option<Graph> {
+        Some(config.graph())
+    }
+
+    async fn start(config: ProxydConfig, cx: Context) -> anyhow::Result<Arc<Self>> {
+        let options = WorkerOptions::new(&cx.runtime, cx.worker.as_ref())?;
+        metrics::set_workers(options.threads.len());
+        let peer = resolver_peer(&config.peers, &cx);
+        let peer_uid = config.peers.resolverd.as_ref().and_then(|peer| peer.uid);
+        let workers = Arc::new(Workers::start(&options, &cx.tasks, || {
+            Resolver::new(
+                peer.clone(),
+                Options {
+                    peer_uid,
+                    ..Options::default()
+                },
+            )
+        })?);
+        let mut registrations = Vec::new();
+        for (index, gauges) in workers.runtime_metrics().enumerate() {
+            let source = RuntimeGauges::new(format!("worker-{index}"), gauges);
+            registrations.push(cx.metrics.register(Arc::new(source)));
+        }
+        for worker in workers.all() {
+            registrations.push(
+                cx.metrics
+                    .register(Arc::new(crate::resolve_stats::CacheHits::new(&worker.resolver))),
+            );
+        }
+        if let Peer::Unix(path) = &peer
+            && !path.exists()
+        {
+            warn!("resolverd is not there: names are not resolved until it is"; "socket" => %path.display());
+        }
+        let mut stats = StatsBook::new(cx.metrics.clone());
+        let mut generations = 0;
+        let objects = Builder {
+            logs: &cx.logs,
+            naming: cx.naming,
+            stats: &mut stats,
+            generations: &mut generations,
+            running: None,
+        }
+        .build(&config)?;
+        let listeners = open_all(&objects, &workers, &BTreeMap::new())?;
+        let mut started = BTreeMap::new();
+        for (name, opened) in listeners {
+            let server = Arc::clone(&objects.servers[&name].server);
+            started.insert(name, opened.start(server, &workers)?);
+        }
+        let state = State {
+            objects,
+            listeners: started,
+            stats,
+            generations,
+            retired: Vec::new(),
+            _registrations: registrations,
+        };
+        Ok(Arc::new(Self {
+            cx: Arc::new(cx),
+            workers,
+            peers: config.peers,
+            state: Mutex::new(state),
+            reloading: tokio::sync::Mutex::new(()),
+        }))
+    }
+
+    fn status(&self) -> Value {
+        let state = self.state();
+        let listening: Vec<_> = state
+            .listeners
+            .iter()
+            .map(|(name, listeners)| json!({"server": name, "address": listeners.address().to_string()}))
+            .collect();
+        let alive: u64 = state
+            .objects
+            .servers
+            .values()
+            .map(|object| object.server.common().stats.alive())
+            .sum();
+        let condition = self.workers.all()[0].resolver.condition();
+        json!({
+            "listening": listening,
+            "tasks_alive": alive,
+            "workers": self.workers.all().len(),
+            "peers": {
+                "resolverd": {
+                    "address": resolver_peer(&self.peers, &self.cx).to_string(),
+                    "state": match condition.link {
+                        Link::Up => "connected",
+                        Link::Idle => "idle",
+                        Link::Down { .. } => "unreachable",
+                    },
+                    "last_error": condition.last_error,
+                    "queries_in_flight": condition.in_flight,
+                    "answers_cached": condition.cached,
+                },
+            },
+        })
+    }
+
+    fn objects(&self) -> Vec<(&'static str, Vec<String>)> {
+        let state = self.state();
+        let escapers = state
+            .objects
+            .escapers
+            .iter()
+            .map(|escaper| escaper.common().name.to_string())
+            .collect();
+        vec![
+            ("server", state.objects.servers.keys().cloned().collect()),
+            ("escaper", escapers),
+        ]
+    }
+
+    fn methods(self: &Arc<Self>, methods: &mut sluice_control::Methods) {
+        crate::control::add(self, methods);
+    }
+
+    async fn reload(self: &Arc<Self>, config: ProxydConfig) -> anyhow::Result<()> {
+        let _one = self.reloading.lock().await;
+        if config.peers != self.peers {
+            warn!("a change of `peers` takes effect at the next start of proxyd");
+        }
+        let mut state = self.state();
+        let state = &mut *state;
+        let objects = Builder {
+            logs: &self.cx.logs,
+            naming: self.cx.naming,
+            stats: &mut state.stats,
+            generations: &mut state.generations,
+            running: Some(&state.objects),
+        }
+        .build(&config)?;
+        // Whatever can fail comes before the first thing that changes.
+        let mut opened = open_all(&objects, &self.workers, &state.listeners)?;
+        let mut listeners = BTreeMap::new();
+        for (name, object) in &objects.servers {
+            let Some(spec) = &object.listen else { continue };
+            if let Some(fresh) = opened.remove(name) {
+                listeners.insert(name.clone(), fresh.start(Arc::clone(&object.server), &self.workers)?);
+            } else if let Some(mut kept) = state.listeners.remove(name) {
+                kept.replace(spec, Arc::clone(&object.server));
+                listeners.insert(name.clone(), kept);
+            }
+        }
+        // The sockets that are no longer wanted close here.
+        state.listeners = listeners;
+        let replaced = std::mem::replace(&mut state.objects, objects);
+        for (name, object) in &replaced.servers {
+            let stays = state
+                .objects
+                .servers
+                .get(name)
+                .is_some_and(|new| Arc::ptr_eq(&new.server, &object.server));
+            if !stays {
+                object.server.common().retire();
+                state.retired.push(Arc::downgrade(object.server.common()));
+            }
+        }
+        state.retired.retain(|common| common.strong_count() > 0);
+        let objects = &state.objects;
+        state.stats.keep(
+            |name| objects.servers.contains_key(name),
+            |name| objects.escapers.id(name).is_some(),
+        );
+        Ok(())
+    }
+
+    async fn hung_up(self: &Arc<Self>) {
+        crate::control::reload_resolverd(&self.cx.runtime_dir).await;
+    }
+
+    fn force_quit(&self, name: Option<&str>) {
+        for common in self.state().retired.iter().filter_map(Weak::upgrade) {
+            if name.is_none_or(|name| *common.name == *name) {
+                common.quit();
+            }
+        }
+    }
+
+    async fn stop(self: &Arc<Self>, drain: Drain) {
+        let commons: Vec<_> = {
+            let mut state = self.state();
+            state.listeners.clear();
+            state
+                .objects
+                .servers
+                .values()
+                .map(|object| Arc::clone(object.server.common()))
+                .collect()
+        };
+        for common in &commons {
+            common.retire();
+        }
+        for worker in self.workers.all() {
+            worker.wheel.nudge();
+        }
+        if !drain.wait(&self.cx.tasks).await {
+            commons.iter().for_each(|common| common.quit());
+        }
+        let workers = Arc::clone(&self.workers);
+        workers.stop();
+    }
+}
+
+impl Proxyd {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The server of this name.
+    pub(crate) fn server(&self, name: &str) -> Option<Arc<Server>> {
+        self.state()
+            .objects
+            .servers
+            .get(name)
+            .map(|object| Arc::clone(&object.server))
+    }
+
+    /// The group's runtime directory.
+    pub(crate) fn runtime_dir(&self) -> &std::path::Path {
+        &self.cx.runtime_dir
+    }
+}
+
+/// Opens the sockets that are not open yet.
+fn open_all(
+    objects: &Objects,
+    workers: &Workers,
+    running: &BTreeMap<String, Listeners>,
+) -> anyhow::Result<BTreeMap<String, Opened>> {
+    let mut opened = BTreeMap::new();
+    for (name, object) in &objects.servers {
+        let Some(spec) = &object.listen else { continue };
+        if running.get(name).is_some_and(|listeners| listeners.fit(spec, workers)) {
+            continue;
+        }
+        let ours = running
+            .values()
+            .any(|listeners| listeners.address() == spec.options.address);
+        opened.insert(name.clone(), Opened::open(name, spec, workers, ours)?);
+    }
+    Ok(opened)
+}
+
+/// Who answers proxyd's name queries.
+fn resolver_peer(peers: &PeersConfig, cx: &Context) -> Peer {
+    peers
+        .resolverd
+        .as_ref()
+        .and_then(|peer| peer.address.as_ref())
+        .map_or_else(
+            || Peer::Unix(cx.runtime_dir.join("resolverd.dns")),
+            |address| address.0.clone(),
+        )
+}

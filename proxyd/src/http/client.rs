@@ -1,0 +1,199 @@
+//! A client's connection.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use sluice_io::Stream;
+use sluice_io::buffer::ReadBuffer;
+use sluice_io::wheel::Timer;
+use tokio::io::AsyncWrite;
+
+use crate::error::TaskError;
+use crate::server::ServerCommon;
+use crate::task::Peers;
+
+/// How long a connection that is closed after an error is still read from, so that the reset which unread bytes
+/// provoke does not overtake the reply (RFC 9112 §9.6).
+const LINGER: Duration = Duration::from_secs(2);
+/// Bytes that are thrown away meanwhile.
+const LINGER_BYTES: usize = 1 << 20;
+
+/// A client that speaks HTTP/1.
+pub(crate) struct Client {
+    pub(crate) stream: Stream,
+    /// Received and not yet looked at.
+    pub(crate) buf: ReadBuffer,
+    /// The time-out of whatever is waited for.
+    pub(crate) timer: Timer,
+    pub(crate) peers: Peers,
+    /// When the server began to wait for the request at hand.
+    pub(crate) waiting_since: Instant,
+}
+
+/// What came of waiting for bytes.
+#[derive(Debug)]
+pub(crate) enum Fill {
+    Bytes,
+    Closed,
+    Failed(io::Error),
+    TimedOut,
+}
+
+impl Client {
+    /// Waits for more bytes, at most until the timer fires.
+    pub(crate) async fn fill(&mut self) -> Fill {
+        let Self { stream, buf, timer, .. } = self;
+        poll_fn(|cx| poll_fill(cx, stream, buf, timer)).await
+    }
+
+    /// As [`Self::fill`], but gives up as soon as `ending` holds. Whoever makes that so nudges the worker's wheel.
+    pub(crate) async fn fill_unless(&mut self, ending: impl Fn() -> bool) -> Fill {
+        let Self { stream, buf, timer, .. } = self;
+        poll_fn(|cx| match poll_fill(cx, stream, buf, timer) {
+            Poll::Pending if ending() => Poll::Ready(Fill::TimedOut),
+            polled => polled,
+        })
+        .await
+    }
+
+    /// Sends all of `bytes`.
+    ///
+    /// # Errors
+    /// The connection's, or `TimedOut` if the client takes nothing for `stall`.
+    pub(crate) async fn send(&mut self, bytes: &[u8], stall: Duration) -> io::Result<()> {
+        write_all(&mut self.stream, bytes, &mut self.timer, stall).await
+    }
+
+    /// Closes so that what was sent arrives even if the client is still sending.
+    pub(crate) async fn close(mut self) {
+        let stream = &mut self.stream;
+        if poll_fn(|cx| Pin::new(&mut *stream).poll_shutdown(cx)).await.is_err() {
+            return;
+        }
+        let mut thrown = 0;
+        self.timer.arm(LINGER);
+        while thrown < LINGER_BYTES {
+            let Fill::Bytes = self.fill().await else { return };
+            let n = self.buf.filled().len();
+            thrown += n;
+            self.buf.consume(n);
+        }
+    }
+}
+
+/// Reads once into `buf`.
+pub(crate) fn poll_fill(
+    cx: &mut Context<'_>,
+    stream: &mut Stream,
+    buf: &mut ReadBuffer,
+    timer: &mut Timer,
+) -> Poll<Fill> {
+    match buf.poll_fill(cx, stream) {
+        Poll::Ready(Ok(0)) => Poll::Ready(Fill::Closed),
+        Poll::Ready(Ok(_)) => Poll::Ready(Fill::Bytes),
+        Poll::Ready(Err(error)) => Poll::Ready(Fill::Failed(error)),
+        Poll::Pending => timer.poll_fired(cx).map(|()| Fill::TimedOut),
+    }
+}
+
+/// Sends all of `bytes`, giving up when the peer takes none for `stall`.
+///
+/// # Errors
+/// The connection's, or `TimedOut`.
+pub(crate) async fn write_all(stream: &mut Stream, bytes: &[u8], timer: &mut Timer, stall: Duration) -> io::Result<()> {
+    let mut at = 0;
+    let mut armed = false;
+    poll_fn(|cx| {
+        loop {
+            let polled = if at < bytes.len() {
+                Pin::new(&mut *stream).poll_write(cx, &bytes[at..])
+            } else {
+                Pin::new(&mut *stream).poll_flush(cx).map_ok(|()| 0)
+            };
+            match polled {
+                Poll::Ready(Ok(0)) if at < bytes.len() => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(0)) => return Poll::Ready(Ok(())),
+                Poll::Ready(Ok(n)) => {
+                    at += n;
+                    armed = false;
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    if !armed {
+                        timer.arm(stall);
+                        armed = true;
+                    }
+                    return timer.poll_fired(cx).map(|()| Err(io::ErrorKind::TimedOut.into()));
+                }
+            }
+        }
+    })
+    .await
+}
+
+/// Watches that a transfer goes on: it ends when nothing moved for too many idle checks in a row, or when its server is
+/// told to quit. One timer serves the idle checks and the periodic log record.
+pub(crate) struct Stall<'a> {
+    server: &'a ServerCommon,
+    moved: u64,
+    checks: usize,
+    since_log: Duration,
+    log_due: bool,
+}
+
+impl<'a> Stall<'a> {
+    pub(crate) fn new(server: &'a ServerCommon) -> Self {
+        Self {
+            server,
+            moved: 0,
+            checks: 0,
+            since_log: Duration::ZERO,
+            log_due: false,
+        }
+    }
+
+    fn interval(&self) -> Duration {
+        self.server.options.check_interval()
+    }
+
+    /// Starts the timer.
+    pub(crate) fn arm(&self, timer: &mut Timer) {
+        timer.arm(self.interval());
+    }
+
+    /// The timer has fired with so many bytes moved: an error if the transfer must end, else the timer runs again.
+    pub(crate) fn check(&mut self, timer: &mut Timer, moved: u64) -> Option<TaskError> {
+        if self.server.must_quit() {
+            return Some(TaskError::ServerQuit);
+        }
+        if moved == self.moved {
+            self.checks += 1;
+            let idle = self.server.options.stall_limit().as_nanos();
+            if self.interval().as_nanos() * self.checks as u128 >= idle {
+                return Some(TaskError::Idle);
+            }
+        } else {
+            self.checks = 0;
+        }
+        self.moved = moved;
+        self.since_log += self.interval();
+        self.log_due = self
+            .server
+            .options
+            .log_interval
+            .is_some_and(|log| self.since_log >= log);
+        if self.log_due {
+            self.since_log = Duration::ZERO;
+        }
+        self.arm(timer);
+        None
+    }
+
+    /// Whether the last check fell on the time of a periodic log record.
+    pub(crate) fn is_log_due(&self) -> bool {
+        self.log_due
+    }
+}

@@ -1,0 +1,775 @@
+//! One request exchanged for one response.
+//!
+//! Head and first body bytes go out in one write each way; what is longer is pumped. The response is read while the
+//! request body is still being sent, so that an early answer reaches the client.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use sluice_config::value::SpeedLimitTcp;
+use sluice_http1::{
+    BodyFraming, BodyOut, BodyScanner, Connection, ForwardResponse, Partial, ResponseHead, parse_response,
+};
+use sluice_io::Stream;
+use sluice_io::buffer::{self, ReadBuffer};
+use sluice_io::pump::{Framing, Meter, Pump, PumpEnd, PumpError};
+use sluice_tls::HandshakeError;
+
+use crate::connect::{Connect, Path};
+use crate::error::TaskError;
+use crate::http::body::Body;
+use crate::http::client::{Client, Fill, Stall, poll_fill, write_all};
+use crate::http::plan::Forward;
+use crate::http::pool::{Kept, Key};
+use crate::http::reply;
+use crate::http::tunnel;
+use crate::record::Stage;
+use crate::server::http_proxy::{HttpProxy, Session};
+use crate::stats::{EscaperStats, ServerStats};
+use crate::task::{Peers, Task, TaskKind};
+
+/// What becomes of a client's connection after a request.
+pub(crate) enum After {
+    /// It takes the next one.
+    Next(Client),
+    /// It is closed; bytes that the client is still sending are thrown away for a moment.
+    Close(Client),
+    /// It is gone already, or belongs to a tunnel now.
+    Gone,
+}
+
+/// Serves one request.
+pub(crate) async fn run(session: &mut Session, mut client: Client, mut request: Forward) -> After {
+    let server = Arc::clone(&session.server);
+    let notes = request.notes.take();
+    let mut task = Task::begin(
+        &server.common,
+        TaskKind::HttpForward,
+        client.peers,
+        &request.upstream,
+        client.waiting_since,
+        notes,
+    );
+    let mut exchange = Exchange {
+        server: &server,
+        session,
+        task: &mut task,
+        request: &mut request,
+    };
+    match exchange.run(&mut client).await {
+        Ok(Outcome::Done { client_persists }) => {
+            task.finished();
+            buffer::recycle(std::mem::take(&mut request.head));
+            if client_persists {
+                After::Next(client)
+            } else {
+                After::Close(client)
+            }
+        }
+        Ok(Outcome::Upgraded {
+            upstream,
+            first,
+            limit,
+            escaper,
+        }) => {
+            tunnel::spawn(session, client, (upstream, first, limit), task, escaper);
+            After::Gone
+        }
+        Err(failure) => {
+            task.failed(&failure.error);
+            if failure.begun {
+                return After::Gone;
+            }
+            reply::send_error(&server, client, &failure.error, &mut task, request.may_persist()).await
+        }
+    }
+}
+
+enum Outcome {
+    Done {
+        client_persists: bool,
+    },
+    Upgraded {
+        upstream: Stream,
+        first: Vec<u8>,
+        limit: Option<SpeedLimitTcp>,
+        escaper: Arc<EscaperStats>,
+    },
+}
+
+/// Why an exchange failed.
+struct Failure {
+    error: TaskError,
+    /// Something of the response has reached the client: there is no replying any more.
+    begun: bool,
+    /// The upstream closed a kept connection before any byte of a response: it may not even have seen the request.
+    unheard: bool,
+}
+
+impl Failure {
+    fn early(error: TaskError) -> Self {
+        Self {
+            error,
+            begun: false,
+            unheard: false,
+        }
+    }
+
+    fn late(error: TaskError) -> Self {
+        Self {
+            error,
+            begun: true,
+            unheard: false,
+        }
+    }
+}
+
+/// The connection to an upstream, while it serves a request.
+struct Upstream {
+    stream: Stream,
+    /// Received and not yet looked at.
+    buf: ReadBuffer,
+    path: Path,
+    escaper: Arc<EscaperStats>,
+    generation: u64,
+    reused: bool,
+    /// The escaper's speed limit.
+    limit: Option<SpeedLimitTcp>,
+}
+
+/// The request body on its way.
+struct Upload {
+    pump: Option<Pump<Body>>,
+    /// The client waits for `100 Continue`.
+    held: bool,
+    /// The upstream takes no more; its answer may tell why.
+    broken: bool,
+}
+
+impl Upload {
+    fn is_done(&self) -> bool {
+        self.pump.is_none()
+    }
+
+    fn moved(&self) -> u64 {
+        self.pump.as_ref().map_or(0, Pump::moved)
+    }
+}
+
+/// A request at work.
+struct Exchange<'a> {
+    server: &'a Arc<HttpProxy>,
+    session: &'a mut Session,
+    task: &'a mut Task,
+    request: &'a mut Forward,
+}
+
+impl Exchange<'_> {
+    async fn run(&mut self, client: &mut Client) -> Result<Outcome, Failure> {
+        let mut upstream = self.upstream(client.peers, false).await.map_err(Failure::early)?;
+        loop {
+            match self.exchange(client, upstream).await {
+                Err(failure) if failure.unheard && self.request.is_repeatable() => {
+                    upstream = self.upstream(client.peers, true).await.map_err(Failure::early)?;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// A kept connection, or a new one.
+    async fn upstream(&mut self, peers: Peers, fresh: bool) -> Result<Upstream, TaskError> {
+        if !fresh && let Some(escaper) = self.server.escapers.reusable(self.server.escaper) {
+            let key = self.key(escaper.generation);
+            let kept = self
+                .session
+                .take_private(&key)
+                .or_else(|| self.session.worker.pool.take(&key));
+            if let Some(kept) = kept {
+                escaper.stats.mine().task_total.add(1);
+                self.task.connected(&escaper.stats, &kept.path, Some(true));
+                return Ok(Upstream {
+                    stream: kept.stream,
+                    buf: ReadBuffer::default(),
+                    path: kept.path,
+                    escaper: Arc::clone(&escaper.stats),
+                    generation: escaper.generation,
+                    reused: true,
+                    limit: kept.limit,
+                });
+            }
+        }
+        // Connecting is rare and a large future: it gets memory of its own.
+        Box::pin(self.connect(peers)).await
+    }
+
+    fn key(&self, escaper: u64) -> Key {
+        let tls = if self.request.tls { self.server.generation } else { 0 };
+        Key {
+            escaper,
+            tls,
+            path_index: self.request.path_index,
+            upstream: self.request.upstream.clone(),
+        }
+    }
+
+    async fn connect(&mut self, peers: Peers) -> Result<Upstream, TaskError> {
+        self.task.set_stage(Stage::Connecting);
+        let connect = Connect {
+            upstream: &self.request.upstream,
+            task_id: self.task.id,
+            client: peers.client,
+            server: peers.server,
+            path_index: self.request.path_index,
+            worker: &self.session.worker,
+        };
+        let connected = match self.server.escapers.connect(self.server.escaper, &connect).await {
+            Ok(connected) => connected,
+            Err(failed) => {
+                self.task.not_connected(&failed.escaper.stats, &failed.failure.path);
+                return Err(failed.failure.error.into());
+            }
+        };
+        let (mut stream, mut path) = (connected.opened.stream, connected.opened.path);
+        if self.task.is_logged() || self.server.options.tells_path() {
+            path.local = stream.plain().and_then(|tcp| tcp.local_addr().ok());
+        }
+        if self.request.tls {
+            stream = match handshake(self.server, &self.request.upstream, stream).await {
+                Ok(stream) => stream,
+                Err(error) => {
+                    connected.escaper.log_tls_failure(&connect, &path, &error);
+                    self.task.not_connected(&connected.escaper.stats, &path);
+                    return Err(TaskError::UpstreamTls(error));
+                }
+            };
+        }
+        self.task.connected(&connected.escaper.stats, &path, Some(false));
+        Ok(Upstream {
+            stream,
+            buf: ReadBuffer::default(),
+            path,
+            escaper: Arc::clone(&connected.escaper.stats),
+            generation: connected.escaper.generation,
+            reused: false,
+            limit: connected.opened.limit,
+        })
+    }
+
+    /// Sends the request over `upstream` and brings the response back.
+    async fn exchange(&mut self, client: &mut Client, mut upstream: Upstream) -> Result<Outcome, Failure> {
+        let mut upload = self.send_request(client, &mut upstream).await?;
+        let limits = self.server.options.response_limits;
+        let mut partial = Partial::default();
+        let mut heard = false;
+        loop {
+            while !upstream.buf.is_empty() && partial.is_worth_parsing(upstream.buf.filled(), limits.head_max) {
+                // The head borrows the buffer while the rest of the connection is in use.
+                let mut bytes = std::mem::take(&mut upstream.buf);
+                match parse_response(bytes.filled(), &limits, self.request.awaits) {
+                    Ok(Some(head)) if head.is_interim() => {
+                        let len = head.len;
+                        self.pass_interim(client, &head, &mut upload).await?;
+                        drop(head);
+                        bytes.consume(len);
+                        partial = Partial::default();
+                        upstream.buf = bytes;
+                    }
+                    Ok(Some(head)) => return self.finish(client, upstream, upload, head, &bytes).await,
+                    Ok(None) => {
+                        upstream.buf = bytes;
+                        break;
+                    }
+                    Err(error) => return Err(Failure::early(error.into())),
+                }
+            }
+            self.await_response(client, &mut upstream, &mut upload, heard).await?;
+            heard = true;
+        }
+    }
+
+    /// The request's head and the part of its body that is there already, in one write.
+    async fn send_request(&mut self, client: &mut Client, upstream: &mut Upstream) -> Result<Upload, Failure> {
+        let mut body = Body::new(self.request.framing, &self.server.options.request_limits);
+        let head_len = self.request.head.len();
+        let held = self.request.expect_continue && client.buf.is_empty();
+        if !body.is_complete() && !client.buf.is_empty() {
+            let n = body
+                .admit(client.buf.filled())
+                .map_err(|error| Failure::early(TaskError::InvalidRequestBody(error)))?;
+            self.request.head.extend_from_slice(&client.buf.filled()[..n]);
+            client.buf.consume(n);
+            self.request.body_taken = true;
+        }
+        let taken = (self.request.head.len() - head_len) as u64;
+        self.task.add_c_rd(self.request.received + taken);
+        self.server
+            .common
+            .stats
+            .mine()
+            .tcp_in
+            .add(self.request.received + taken);
+        let stall = self.server.common.options.stall_limit();
+        let sent = write_all(&mut upstream.stream, &self.request.head, &mut client.timer, stall).await;
+        let mut broken = false;
+        match sent {
+            Ok(()) => {
+                self.task.add_r_wr(self.request.head.len() as u64);
+                upstream.escaper.mine().tcp_out.add(self.request.head.len() as u64);
+            }
+            Err(error) if upstream.reused => {
+                return Err(Failure {
+                    error: TaskError::UpstreamWrite(error),
+                    begun: false,
+                    unheard: true,
+                });
+            }
+            // The upstream may have answered before it closed.
+            Err(_) => broken = true,
+        }
+        let complete = body.is_complete();
+        self.task.note_request_sent(complete);
+        if complete {
+            client.timer.arm(self.server.options.response_timeout);
+        }
+        let pump = (!complete).then(|| Pump::new(body, self.server.pumps(upstream.limit).0));
+        Ok(Upload { pump, held, broken })
+    }
+
+    /// Waits for bytes of the response while the request body goes on.
+    async fn await_response(
+        &mut self,
+        client: &mut Client,
+        upstream: &mut Upstream,
+        upload: &mut Upload,
+        heard: bool,
+    ) -> Result<(), Failure> {
+        let mut stall = Stall::new(&self.server.common);
+        if !upload.is_done() {
+            stall.arm(&mut client.timer);
+        }
+        poll_fn(|cx| {
+            if !upload.is_done() && !upload.broken && self.poll_upload(cx, client, upstream, upload)?.is_ready() {
+                client.timer.arm(self.server.options.response_timeout);
+            }
+            loop {
+                match ready!(poll_fill(
+                    cx,
+                    &mut upstream.stream,
+                    &mut upstream.buf,
+                    &mut client.timer
+                )) {
+                    Fill::Bytes => return Poll::Ready(Ok(())),
+                    Fill::Closed => {
+                        let unheard = upstream.reused && !heard && upstream.buf.is_empty();
+                        return Poll::Ready(Err(Failure {
+                            error: TaskError::ClosedByUpstream,
+                            begun: false,
+                            unheard,
+                        }));
+                    }
+                    Fill::Failed(error) => {
+                        let unheard = upstream.reused && !heard && upstream.buf.is_empty();
+                        let error = TaskError::UpstreamRead(error);
+                        return Poll::Ready(Err(Failure {
+                            error,
+                            begun: false,
+                            unheard,
+                        }));
+                    }
+                    Fill::TimedOut if upload.is_done() || upload.broken => {
+                        let limit = self.server.options.response_timeout;
+                        return Poll::Ready(Err(Failure::early(TaskError::UpstreamTimeout(limit))));
+                    }
+                    Fill::TimedOut => {
+                        if let Some(error) = stall.check(&mut client.timer, upload.moved()) {
+                            return Poll::Ready(Err(Failure::early(error)));
+                        }
+                    }
+                }
+            }
+        })
+        .await
+    }
+
+    /// Moves the request body; ready once it is through.
+    fn poll_upload(
+        &self,
+        cx: &mut Context<'_>,
+        client: &mut Client,
+        upstream: &mut Upstream,
+        upload: &mut Upload,
+    ) -> Result<Poll<()>, Failure> {
+        let Some(pump) = &mut upload.pump else {
+            return Ok(Poll::Ready(()));
+        };
+        let meter = self.meter(&upstream.escaper, true);
+        if upload.held {
+            // A client that waits for 100 may get tired of it (RFC 9110 §10.1.1).
+            match client.buf.poll_fill(cx, &mut client.stream) {
+                Poll::Pending => return Ok(Poll::Pending),
+                Poll::Ready(Ok(0)) => return Err(Failure::early(TaskError::ClosedEarlyByClient)),
+                Poll::Ready(Err(error)) => return Err(Failure::early(TaskError::ClientRead(error))),
+                Poll::Ready(Ok(_)) => upload.held = false,
+            }
+        }
+        if !client.buf.is_empty() {
+            let n = pump
+                .feed(client.buf.filled())
+                .map_err(|error| Failure::early(TaskError::InvalidRequestBody(error)))?;
+            meter.read(n as u64);
+            client.buf.consume(n);
+        }
+        match pump.poll(cx, &mut client.stream, &mut upstream.stream, &meter) {
+            Poll::Pending => Ok(Poll::Pending),
+            Poll::Ready(Ok(_)) => {
+                client.buf.put(&pump.take_excess());
+                upload.pump = None;
+                self.task.note_upload_done();
+                Ok(Poll::Ready(()))
+            }
+            Poll::Ready(Err(PumpError::Framing(error))) => Err(Failure::early(TaskError::InvalidRequestBody(error))),
+            Poll::Ready(Err(PumpError::Read(error))) => Err(Failure::early(TaskError::ClientRead(error))),
+            Poll::Ready(Err(PumpError::Truncated)) => Err(Failure::early(TaskError::ClosedEarlyByClient)),
+            Poll::Ready(Err(PumpError::Write(_))) => {
+                // An early refusal may be on its way (H1-11).
+                upload.broken = true;
+                Ok(Poll::Pending)
+            }
+        }
+    }
+
+    fn meter<'m>(&'m self, escaper: &'m EscaperStats, up: bool) -> BodyMeter<'m> {
+        BodyMeter {
+            task: self.task,
+            server: &self.server.common.stats,
+            escaper,
+            up,
+        }
+    }
+
+    /// Hands a 1xx on to a client that can take it.
+    async fn pass_interim(
+        &mut self,
+        client: &mut Client,
+        head: &ResponseHead<'_>,
+        upload: &mut Upload,
+    ) -> Result<(), Failure> {
+        // A 100 that nobody waits for (any more) is none of the client's business (H1-12).
+        let wanted = self.request.http11 && (head.status != 100 || upload.held);
+        upload.held = upload.held && head.status != 100;
+        if !wanted {
+            return Ok(());
+        }
+        let mut out = buffer::take();
+        head.forward(&ForwardResponse::default(), &mut out);
+        let sent = client.send(&out, self.server.common.options.stall_limit()).await;
+        self.count_sent(out.len());
+        buffer::recycle(out);
+        sent.map_err(|error| Failure::late(TaskError::ClientWrite(error)))
+    }
+
+    fn count_sent(&self, n: usize) {
+        self.task.add_c_wr(n as u64);
+        self.server.common.stats.mine().tcp_out.add(n as u64);
+    }
+
+    /// A final head has come.
+    async fn finish(
+        &mut self,
+        client: &mut Client,
+        upstream: Upstream,
+        upload: Upload,
+        head: ResponseHead<'_>,
+        bytes: &ReadBuffer,
+    ) -> Result<Outcome, Failure> {
+        self.task.note_response_head(head.status);
+        if head.status == 101 {
+            return self.upgrade(client, upstream, &upload, &head, bytes).await;
+        }
+        let dechunk = !self.request.http11 && head.framing == BodyFraming::Chunked;
+        if dechunk && head.is_coded {
+            return Err(Failure::early(TaskError::UncodableForHttp10));
+        }
+        if !self.request.http11 && head.framing == BodyFraming::UntilClose && head.is_coded {
+            return Err(Failure::early(TaskError::UncodableForHttp10));
+        }
+        let persists = self.request.keep_alive
+            && upload.is_done()
+            && !head.taints
+            && !dechunk
+            && head.framing != BodyFraming::UntilClose
+            && !self.session.is_ending();
+        let how = ForwardResponse {
+            connection: match (persists, self.request.http11) {
+                (true, true) => Connection::Implied,
+                (true, false) => Connection::KeepAlive,
+                (false, _) => Connection::Close,
+            },
+            body: if dechunk {
+                BodyOut::UntilClose
+            } else {
+                BodyOut::AsReceived
+            },
+            extra: b"",
+        };
+        let mut extra = Vec::new();
+        self.server
+            .options
+            .put_upstream_headers(&head, &upstream.path, &mut extra);
+        let mut out = buffer::take();
+        head.forward(&ForwardResponse { extra: &extra, ..how }, &mut out);
+        let keep = Keep {
+            upstream: head.keep_alive && !head.taints && upload.is_done(),
+            private: is_connection_bound(self.request, &head),
+            client: persists,
+        };
+        let rest = &bytes.filled()[head.len..];
+        self.task.add_r_rd(bytes.filled().len() as u64);
+        upstream.escaper.mine().tcp_in.add(bytes.filled().len() as u64);
+        if dechunk {
+            let scanner = BodyScanner::new(head.framing, &self.server.options.response_limits);
+            return self.send_without_chunks(client, upstream, scanner, rest, out).await;
+        }
+        let mut body = Body::new(head.framing, &self.server.options.response_limits);
+        let n = body
+            .admit(rest)
+            .map_err(|error| Failure::early(TaskError::InvalidResponseBody(error)))?;
+        out.extend_from_slice(&rest[..n]);
+        let excess = n < rest.len();
+        let sent = client.send(&out, self.server.common.options.stall_limit()).await;
+        self.count_sent(out.len());
+        buffer::recycle(out);
+        sent.map_err(|error| Failure::late(TaskError::ClientWrite(error)))?;
+        if body.is_complete() {
+            self.task.note_response_received();
+            self.keep(upstream, &keep, excess);
+            return Ok(Outcome::Done {
+                client_persists: keep.client,
+            });
+        }
+        self.pump_response(client, upstream, upload, body, &keep).await
+    }
+
+    /// Sends the rest of a response, and of its request if that is still going on.
+    async fn pump_response(
+        &mut self,
+        client: &mut Client,
+        mut upstream: Upstream,
+        mut upload: Upload,
+        body: Body,
+        keep: &Keep,
+    ) -> Result<Outcome, Failure> {
+        let mut pump = Pump::new(body, self.server.pumps(upstream.limit).1);
+        let mut stall = Stall::new(&self.server.common);
+        stall.arm(&mut client.timer);
+        let ended = poll_fn(|cx| {
+            if !upload.is_done() && !upload.broken {
+                // Whatever goes wrong with the upload, the response is what counts now.
+                upload.broken = self.poll_upload(cx, client, &mut upstream, &mut upload).is_err() || upload.broken;
+            }
+            let meter = self.meter(&upstream.escaper, false);
+            if let Poll::Ready(ended) = pump.poll(cx, &mut upstream.stream, &mut client.stream, &meter) {
+                return Poll::Ready(ended.map_err(|error| match error {
+                    PumpError::Framing(error) => TaskError::InvalidResponseBody(error),
+                    PumpError::Read(error) => TaskError::UpstreamRead(error),
+                    PumpError::Truncated => TaskError::ClosedByUpstream,
+                    PumpError::Write(error) => TaskError::ClientWrite(error),
+                }));
+            }
+            loop {
+                ready!(client.timer.poll_fired(cx));
+                if let Some(error) = stall.check(&mut client.timer, pump.moved() + upload.moved()) {
+                    return Poll::Ready(Err(error));
+                }
+                if stall.is_log_due() {
+                    self.task.log(crate::record::Event::Periodic);
+                }
+            }
+        })
+        .await
+        .map_err(Failure::late)?;
+        self.task.note_response_received();
+        let excess = ended == PumpEnd::Eof || !pump.take_excess().is_empty();
+        self.keep(upstream, keep, excess);
+        Ok(Outcome::Done {
+            client_persists: keep.client,
+        })
+    }
+
+    /// A chunked response for an HTTP/1.0 client: its payload until close.
+    async fn send_without_chunks(
+        &mut self,
+        client: &mut Client,
+        mut upstream: Upstream,
+        mut scanner: BodyScanner,
+        first: &[u8],
+        mut out: Vec<u8>,
+    ) -> Result<Outcome, Failure> {
+        let stall = self.server.common.options.stall_limit();
+        upstream.buf.put(first);
+        loop {
+            let mut rest = upstream.buf.filled();
+            while let Some(payload) = scanner
+                .payload(&mut rest)
+                .map_err(|error| Failure::late(TaskError::InvalidResponseBody(error)))?
+            {
+                out.extend_from_slice(payload);
+            }
+            let n = upstream.buf.filled().len();
+            upstream.buf.consume(n);
+            client
+                .send(&out, stall)
+                .await
+                .map_err(|error| Failure::late(TaskError::ClientWrite(error)))?;
+            self.count_sent(out.len());
+            out.clear();
+            if scanner.is_done() {
+                self.task.note_response_received();
+                return Ok(Outcome::Done { client_persists: false });
+            }
+            client.timer.arm(stall);
+            let Upstream { stream, buf, .. } = &mut upstream;
+            match poll_fn(|cx| poll_fill(cx, stream, buf, &mut client.timer)).await {
+                Fill::Bytes => {
+                    let n = upstream.buf.filled().len() as u64;
+                    self.task.add_r_rd(n);
+                    upstream.escaper.mine().tcp_in.add(n);
+                }
+                Fill::Closed => return Err(Failure::late(TaskError::ClosedByUpstream)),
+                Fill::Failed(error) => return Err(Failure::late(TaskError::UpstreamRead(error))),
+                Fill::TimedOut => return Err(Failure::late(TaskError::Idle)),
+            }
+        }
+    }
+
+    /// 101: the connections leave HTTP.
+    async fn upgrade(
+        &mut self,
+        client: &mut Client,
+        upstream: Upstream,
+        upload: &Upload,
+        head: &ResponseHead<'_>,
+        bytes: &ReadBuffer,
+    ) -> Result<Outcome, Failure> {
+        if !self.request.upgrade || !upload.is_done() {
+            return Err(Failure::early(TaskError::UnwantedUpgrade));
+        }
+        let mut extra = Vec::new();
+        self.server
+            .options
+            .put_upstream_headers(head, &upstream.path, &mut extra);
+        let mut out = buffer::take();
+        head.forward(
+            &ForwardResponse {
+                connection: Connection::Upgrade,
+                body: BodyOut::AsReceived,
+                extra: &extra,
+            },
+            &mut out,
+        );
+        let sent = client.send(&out, self.server.common.options.stall_limit()).await;
+        self.count_sent(out.len());
+        buffer::recycle(out);
+        sent.map_err(|error| Failure::late(TaskError::ClientWrite(error)))?;
+        self.task.add_r_rd(bytes.filled().len() as u64);
+        upstream.escaper.mine().tcp_in.add(bytes.filled().len() as u64);
+        let first = bytes.filled()[head.len..].to_vec();
+        Ok(Outcome::Upgraded {
+            upstream: upstream.stream,
+            first,
+            limit: upstream.limit,
+            escaper: upstream.escaper,
+        })
+    }
+
+    /// Keeps the upstream connection for another request, if it is fit for that.
+    fn keep(&mut self, upstream: Upstream, keep: &Keep, excess: bool) {
+        let Some(expire) = self.server.options.upstream_keepalive else {
+            return;
+        };
+        if !keep.upstream || excess || self.server.escapers.reusable(self.server.escaper).is_none() {
+            return;
+        }
+        let key = self.key(upstream.generation);
+        let kept = Kept::new(upstream.stream, upstream.path, upstream.limit, expire);
+        if keep.private {
+            self.session.keep_private(key, kept);
+        } else {
+            self.session.worker.pool.put(key, kept);
+        }
+    }
+}
+
+/// TLS with the origin of an `https://` URL.
+async fn handshake(
+    server: &HttpProxy,
+    upstream: &sluice_addr::Upstream,
+    stream: Stream,
+) -> Result<Stream, HandshakeError> {
+    let tls = server
+        .tls_client
+        .connect(stream, &upstream.host, upstream.port, &[b"http/1.1"])
+        .await?;
+    Ok(Stream::Secure(Box::new(tls)))
+}
+
+/// What may be kept once the response is through.
+struct Keep {
+    upstream: bool,
+    /// The upstream connection is authenticated: it serves this client only.
+    private: bool,
+    client: bool,
+}
+
+/// Whether the peers authenticate the connection rather than the request (Negotiate and NTLM do).
+fn is_connection_bound(request: &Forward, head: &ResponseHead<'_>) -> bool {
+    request.binds_connection
+        || (matches!(head.status, 401 | 407)
+            && head.fields().any(|field| {
+                (field.name.eq_ignore_ascii_case("www-authenticate")
+                    || field.name.eq_ignore_ascii_case("proxy-authenticate"))
+                    && binds_connection(field.value)
+            }))
+}
+
+/// Whether credentials or a challenge are of a scheme that authenticates the connection.
+pub(crate) fn binds_connection(value: &[u8]) -> bool {
+    [&b"negotiate"[..], b"ntlm"].iter().any(|scheme| {
+        value
+            .get(..scheme.len())
+            .is_some_and(|start| start.eq_ignore_ascii_case(scheme))
+            && value.get(scheme.len()).is_none_or(|&next| next == b' ' || next == b',')
+    })
+}
+
+/// Counts a body on its way: task, server and escaper alike.
+struct BodyMeter<'a> {
+    task: &'a Task,
+    server: &'a ServerStats,
+    escaper: &'a EscaperStats,
+    up: bool,
+}
+
+impl Meter for BodyMeter<'_> {
+    fn read(&self, n: u64) {
+        if self.up {
+            self.task.add_c_rd(n);
+            self.server.mine().tcp_in.add(n);
+        } else {
+            self.task.add_r_rd(n);
+            self.escaper.mine().tcp_in.add(n);
+        }
+    }
+
+    fn wrote(&self, n: u64) {
+        if self.up {
+            self.task.add_r_wr(n);
+            self.escaper.mine().tcp_out.add(n);
+        } else {
+            self.task.add_c_wr(n);
+            self.server.mine().tcp_out.add(n);
+        }
+    }
+}

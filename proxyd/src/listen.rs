@@ -1,0 +1,267 @@
+//! Listening sockets: opening them, keeping them over a reload, accepting.
+
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use sluice_sys::socket::{ListenOptions, TcpOptions};
+use sluice_telemetry::warn;
+use thiserror::Error;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+
+use crate::server::{Accepted, Server};
+use crate::task::Peers;
+use crate::worker::{Worker, Workers};
+
+/// Pause after an accept that failed for want of descriptors or memory: the connection stays queued meanwhile, and
+/// trying again at once would only burn the CPU.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What a server wants to listen on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ListenSpec {
+    pub(crate) options: ListenOptions,
+    /// Set on the listening socket; Linux hands them on to the accepted ones.
+    pub(crate) tcp: TcpOptions,
+    pub(crate) instances: usize,
+    pub(crate) in_worker: bool,
+}
+
+impl ListenSpec {
+    /// Whether sockets of `old` can go on for this one, with options set anew.
+    fn same_sockets(&self, old: &Self, workers: &Workers) -> bool {
+        let bound = |spec: &Self| {
+            let options = &spec.options;
+            (
+                options.address,
+                options.only_v6,
+                options.interface.clone(),
+                options.transparent,
+                spec.count(workers),
+            )
+        };
+        bound(self) == bound(old)
+    }
+
+    fn count(&self, workers: &Workers) -> usize {
+        if self.in_worker && workers.dedicated() {
+            workers.all().len()
+        } else {
+            self.instances.max(1)
+        }
+    }
+}
+
+/// A listener cannot be opened.
+#[derive(Debug, Error)]
+#[error("server `{server}` cannot listen on {address}: {source}")]
+pub(crate) struct ListenError {
+    server: String,
+    address: SocketAddr,
+    source: io::Error,
+}
+
+/// The sockets of one server.
+pub(crate) struct Listeners {
+    spec: ListenSpec,
+    /// The server that new connections go to; a reload puts another one in.
+    server: Arc<ArcSwap<Server>>,
+    /// Second descriptors of the sockets, to set options on.
+    sockets: Vec<std::net::TcpListener>,
+    stop: CancellationToken,
+}
+
+/// Sockets that are open and do not accept yet.
+pub(crate) struct Opened {
+    spec: ListenSpec,
+    sockets: Vec<std::net::TcpListener>,
+}
+
+impl Opened {
+    /// Opens the sockets of a server. `ours` tells that this process listens on the address already.
+    ///
+    /// # Errors
+    /// [`ListenError`], `EADDRINUSE` if another process has the port.
+    pub(crate) fn open(name: &str, spec: &ListenSpec, workers: &Workers, ours: bool) -> Result<Self, ListenError> {
+        let error = |source| ListenError {
+            server: name.to_owned(),
+            address: spec.options.address,
+            source,
+        };
+        if !ours {
+            // Our sockets share their port, so the kernel would let us share one with a stranger of our own uid too.
+            let alone = ListenOptions {
+                reuse_port: false,
+                ..spec.options.clone()
+            };
+            alone.listen().map_err(error)?;
+        }
+        let mut sockets = Vec::new();
+        for _ in 0..spec.count(workers) {
+            let socket = spec.options.listen().map_err(error)?;
+            spec.tcp
+                .apply((&socket).into(), spec.options.address.is_ipv6())
+                .map_err(error)?;
+            sockets.push(socket);
+        }
+        Ok(Self {
+            spec: spec.clone(),
+            sockets,
+        })
+    }
+
+    /// Begins to accept for `server`.
+    ///
+    /// # Errors
+    /// If a descriptor cannot be copied.
+    pub(crate) fn start(self, server: Arc<Server>, workers: &Arc<Workers>) -> io::Result<Listeners> {
+        let stop = CancellationToken::new();
+        let server = Arc::new(ArcSwap::new(server));
+        let in_worker = self.spec.in_worker && workers.dedicated();
+        for (i, socket) in self.sockets.iter().enumerate() {
+            let worker = &workers.all()[i % workers.all().len()];
+            let acceptor = Acceptor {
+                server: Arc::clone(&server),
+                home: Arc::clone(worker),
+                // With one worker, or a socket in each, a connection stays where it was accepted.
+                others: (!in_worker && workers.all().len() > 1).then(|| Arc::clone(workers)),
+                stop: stop.clone(),
+                bound: self.spec.options.address,
+            };
+            worker.spawn(acceptor.run(socket.try_clone()?));
+        }
+        Ok(Listeners {
+            spec: self.spec,
+            server,
+            sockets: self.sockets,
+            stop,
+        })
+    }
+}
+
+impl Listeners {
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.spec.options.address
+    }
+
+    /// Whether the sockets can go on under `spec`.
+    pub(crate) fn fit(&self, spec: &ListenSpec, workers: &Workers) -> bool {
+        spec.same_sockets(&self.spec, workers)
+    }
+
+    /// Hands new connections to `server` from now on, with options that changed set on the sockets.
+    pub(crate) fn replace(&mut self, spec: &ListenSpec, server: Arc<Server>) {
+        if *spec != self.spec {
+            for socket in &self.sockets {
+                if let Err(error) = spec
+                    .options
+                    .update(socket)
+                    .and_then(|()| spec.tcp.apply(socket.into(), spec.options.address.is_ipv6()))
+                {
+                    warn!("a listening socket keeps an option"; "address" => %self.address(), "error" => %error);
+                }
+            }
+            self.spec = spec.clone();
+        }
+        self.server.store(server);
+    }
+}
+
+impl Drop for Listeners {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// One accept loop.
+struct Acceptor {
+    server: Arc<ArcSwap<Server>>,
+    home: Arc<Worker>,
+    others: Option<Arc<Workers>>,
+    stop: CancellationToken,
+    bound: SocketAddr,
+}
+
+impl Acceptor {
+    async fn run(self, socket: std::net::TcpListener) {
+        let listener = match TcpListener::from_std(socket) {
+            Ok(listener) => listener,
+            Err(error) => {
+                warn!("a listening socket cannot be watched"; "address" => %self.bound, "error" => %error);
+                return;
+            }
+        };
+        self.server.load().common().stats.mine().listening.add(1);
+        let mut stopping = pin!(self.stop.cancelled());
+        loop {
+            let accepted = poll_fn(|cx| {
+                if let Poll::Ready(accepted) = listener.poll_accept(cx) {
+                    return Poll::Ready(Some(accepted));
+                }
+                stopping.as_mut().poll(cx).map(|()| None)
+            })
+            .await;
+            match accepted {
+                None => break,
+                Some(Ok((tcp, client))) => self.place(tcp, client),
+                Some(Err(error)) => {
+                    self.server.load().common().stats.mine().accept_failed.add(1);
+                    // A connection that was given up before we took it is no trouble of ours.
+                    if error.kind() != io::ErrorKind::ConnectionAborted {
+                        warn!("accept failed"; "address" => %self.bound, "error" => %error);
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                }
+            }
+        }
+        self.server.load().common().stats.mine().listening_ended.add(1);
+    }
+
+    /// Starts a task for the connection, here or on the worker whose turn it is.
+    fn place(&self, tcp: TcpStream, client: SocketAddr) {
+        let accepted = Instant::now();
+        let server = self.server.load_full();
+        let stats = server.common().stats.mine();
+        stats.accepted.add(1);
+        let client = SocketAddr::new(client.ip().to_canonical(), client.port());
+        if !server.common().admits(client.ip()) {
+            stats.dropped.add(1);
+            return;
+        }
+        let bound = if self.bound.ip().is_unspecified() {
+            tcp.local_addr().map_or(self.bound, |local| {
+                SocketAddr::new(local.ip().to_canonical(), local.port())
+            })
+        } else {
+            self.bound
+        };
+        let peers = Peers { client, server: bound };
+        match &self.others {
+            None => self
+                .home
+                .spawn(server.serve(Accepted { tcp, peers, accepted }, Arc::clone(&self.home))),
+            Some(workers) => {
+                let worker = workers.next();
+                if Arc::ptr_eq(worker, &self.home) {
+                    worker.spawn(server.serve(Accepted { tcp, peers, accepted }, Arc::clone(worker)));
+                    return;
+                }
+                // The socket leaves this thread's event queue and joins the other one's.
+                let Ok(std) = tcp.into_std() else { return };
+                let there = Arc::clone(worker);
+                worker.spawn(async move {
+                    if let Ok(tcp) = TcpStream::from_std(std) {
+                        server.serve(Accepted { tcp, peers, accepted }, there).await;
+                    }
+                });
+            }
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! The ways into the proxy. A server speaks its protocol with the client and asks an escaper for the upstream.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use sluice_acl::IngressRule;
+use sluice_io::pump::PumpOptions;
+use sluice_telemetry::EventLogger;
+use tokio::net::TcpStream;
+
+use crate::stats::ServerStats;
+use crate::task::Peers;
+use crate::worker::Worker;
+
+pub(crate) mod dummy_close;
+pub(crate) mod http_proxy;
+
+/// A connection that has just come in.
+pub(crate) struct Accepted {
+    pub(crate) tcp: TcpStream,
+    pub(crate) peers: Peers,
+    pub(crate) accepted: Instant,
+}
+
+/// A way in. A new kind is one file, one variant here and one in [`crate::config::ServerConfig`].
+pub(crate) enum Server {
+    DummyClose(dummy_close::DummyClose),
+    HttpProxy(Arc<http_proxy::HttpProxy>),
+}
+
+impl Server {
+    /// What all kinds have in common.
+    pub(crate) fn common(&self) -> &Arc<ServerCommon> {
+        match self {
+            Self::DummyClose(server) => &server.common,
+            Self::HttpProxy(server) => &server.common,
+        }
+    }
+
+    /// Serves one connection to its end.
+    pub(crate) async fn serve(self: Arc<Self>, conn: Accepted, worker: Arc<Worker>) {
+        match &*self {
+            Self::DummyClose(server) => server.close(conn),
+            Self::HttpProxy(server) => {
+                let server = Arc::clone(server);
+                drop(self);
+                http_proxy::serve(server, conn, worker).await;
+            }
+        }
+    }
+}
+
+/// What every kind of server has.
+pub(crate) struct ServerCommon {
+    pub(crate) name: Arc<str>,
+    /// The `server_type` of log records.
+    pub(crate) kind: &'static str,
+    pub(crate) stats: Arc<ServerStats>,
+    pub(crate) task_log: EventLogger,
+    pub(crate) options: TaskOptions,
+    pub(crate) ingress: Option<IngressRule>,
+    /// Set when this object has been replaced: kept connections end with their next response.
+    retired: AtomicBool,
+    /// Set when the tasks of this object are told to end.
+    quit: AtomicBool,
+}
+
+/// How tasks of a server run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TaskOptions {
+    pub(crate) log_on_created: bool,
+    pub(crate) log_on_connected: bool,
+    pub(crate) log_interval: Option<Duration>,
+    pub(crate) idle_interval: Duration,
+    pub(crate) idle_max: usize,
+    pub(crate) pump: PumpOptions,
+}
+
+impl TaskOptions {
+    /// Time between two looks at a running task: for idleness, and for its periodic log record.
+    pub(crate) fn check_interval(&self) -> Duration {
+        self.log_interval
+            .map_or(self.idle_interval, |log| log.min(self.idle_interval))
+    }
+
+    /// How long a task may go on without a byte.
+    pub(crate) fn stall_limit(&self) -> Duration {
+        self.idle_interval
+            .saturating_mul(u32::try_from(self.idle_max).unwrap_or(u32::MAX).saturating_add(1))
+    }
+}
+
+impl ServerCommon {
+    pub(crate) fn new(
+        name: Arc<str>,
+        kind: &'static str,
+        stats: Arc<ServerStats>,
+        task_log: EventLogger,
+        options: TaskOptions,
+        ingress: Option<IngressRule>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            name,
+            kind,
+            stats,
+            task_log,
+            options,
+            ingress,
+            retired: AtomicBool::default(),
+            quit: AtomicBool::default(),
+        })
+    }
+
+    /// For a kind without tasks.
+    pub(crate) fn bare(name: Arc<str>, kind: &'static str, stats: Arc<ServerStats>) -> Arc<Self> {
+        let options = TaskOptions {
+            log_on_created: false,
+            log_on_connected: false,
+            log_interval: None,
+            idle_interval: Duration::from_secs(60),
+            idle_max: 0,
+            pump: PumpOptions::default(),
+        };
+        Self::new(name, kind, stats, EventLogger::discard(), options, None)
+    }
+
+    /// Whether clients from `ip` are let in.
+    pub(crate) fn admits(&self, ip: IpAddr) -> bool {
+        self.ingress.as_ref().is_none_or(|rule| !rule.check(ip).forbids())
+    }
+
+    /// Notes that another object has taken this one's place.
+    pub(crate) fn retire(&self) {
+        self.retired.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Relaxed)
+    }
+
+    /// Tells the tasks of this object to end at their next idle check.
+    pub(crate) fn quit(&self) {
+        self.quit.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn must_quit(&self) -> bool {
+        self.quit.load(Ordering::Relaxed)
+    }
+}

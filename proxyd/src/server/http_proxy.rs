@@ -1,0 +1,487 @@
+//! `http_proxy`: an HTTP/1 forward proxy with CONNECT and Upgrade.
+
+use std::path::Path as FsPath;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use sluice_acl::{DstHostSet, IngressRule, PortRule};
+use sluice_addr::Host;
+use sluice_config::value::{
+    AsciiStr, ByteSize, HttpKeepalive, HttpServerId, NodeName, OneOrMany, Span, SpeedLimitTcp, TagMap, TcpListen,
+    TcpMiscOpts,
+};
+use sluice_config::{Entry, Load, NotYet};
+use sluice_http1::{Limits, ResponseHead};
+use sluice_io::buffer::ReadBuffer;
+use sluice_io::pump::PumpOptions;
+use sluice_io::throttle::Rate;
+use sluice_telemetry::Naming;
+use sluice_tls::client::{Connector, SessionCache};
+use sluice_tls::{BuildError, OpensslClientConfig};
+
+use super::{Accepted, ServerCommon, TaskOptions};
+use crate::config::ServerConfig;
+use crate::connect::Path;
+use crate::error::TaskError;
+use crate::escaper::{EscaperId, Escapers};
+use crate::http::client::{Client, Fill};
+use crate::http::forward::{self, After};
+use crate::http::headers::TellTale;
+use crate::http::plan::{self, Plan, Refusal};
+use crate::http::pool::{Kept, Key};
+use crate::http::{reply, tunnel};
+use crate::worker::Worker;
+
+/// What `http_proxy` is configured with.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct HttpProxyConfig {
+    /// The escaper that requests leave by.
+    pub(crate) escaper: NodeName,
+    /// Inspection and interception.
+    #[serde(default)]
+    pub(crate) auditor: Option<NotYet>,
+    /// Who may use the proxy.
+    #[serde(default)]
+    pub(crate) user_group: Option<NotYet>,
+    /// Task logs of all servers that name the same logger share it.
+    #[serde(default)]
+    pub(crate) shared_logger: Option<AsciiStr>,
+    /// Where to listen; without it the server is reached through a port server only.
+    #[serde(default)]
+    pub(crate) listen: Option<TcpListen>,
+    /// One listening socket in each worker.
+    #[serde(default)]
+    pub(crate) listen_in_worker: bool,
+    /// TLS on the listening socket.
+    #[serde(default, alias = "tls")]
+    pub(crate) tls_server: Option<NotYet>,
+    /// Session ticket keys.
+    #[serde(default)]
+    pub(crate) tls_ticketer: Option<NotYet>,
+    /// Which clients are let in.
+    #[serde(default, alias = "ingress_net_filter")]
+    pub(crate) ingress_network_filter: Option<IngressRule>,
+    /// Which hosts may be asked for.
+    #[serde(default)]
+    pub(crate) dst_host_filter_set: Option<DstHostSet>,
+    /// Which ports may be asked for.
+    #[serde(default)]
+    pub(crate) dst_port_filter: Option<PortRule>,
+    /// Speed limit of each client connection.
+    #[serde(
+        default,
+        alias = "tcp_conn_speed_limit",
+        alias = "tcp_conn_limit",
+        alias = "conn_limit"
+    )]
+    pub(crate) tcp_sock_speed_limit: Option<SpeedLimitTcp>,
+    /// Bytes of one copying read; at least 4 KiB.
+    #[serde(default = "copy_buffer")]
+    pub(crate) tcp_copy_buffer_size: ByteSize,
+    /// Bytes after which other connections get their turn; at least 256 KiB.
+    #[serde(default = "copy_yield")]
+    pub(crate) tcp_copy_yield_size: ByteSize,
+    /// Options of accepted sockets.
+    #[serde(default)]
+    pub(crate) tcp_misc_opts: TcpMiscOpts,
+    /// Time between two idle checks; at most 30 minutes.
+    #[serde(default = "idle_interval", alias = "task_idle_check_duration")]
+    pub(crate) task_idle_check_interval: Span,
+    /// Idle checks in a row that a task survives.
+    #[serde(default = "idle_max")]
+    pub(crate) task_idle_max_count: usize,
+    /// Write a record when a task is created.
+    #[serde(default)]
+    pub(crate) flush_task_log_on_created: bool,
+    /// Write a record when the upstream is connected.
+    #[serde(default)]
+    pub(crate) flush_task_log_on_connected: bool,
+    /// Write a record of running tasks from time to time.
+    #[serde(default)]
+    pub(crate) task_log_flush_interval: Option<Span>,
+    /// Tags that are added to the server's metrics.
+    #[serde(default)]
+    pub(crate) extra_metrics_tags: TagMap,
+    /// Names of this proxy: requests for them are for itself.
+    #[serde(default)]
+    pub(crate) local_server_name: OneOrMany<Host>,
+    /// Adds `X-BD-Remote-Connection-Info` to responses.
+    #[serde(default)]
+    pub(crate) server_id: Option<HttpServerId>,
+    /// The realm of Basic authentication.
+    #[serde(default)]
+    pub(crate) auth_realm: Option<NotYet>,
+    /// Next hop by the user's name.
+    #[serde(default, alias = "username_params_to_escaper_addr")]
+    pub(crate) username_params: Option<NotYet>,
+    /// TLS towards the origin of `https://` URLs.
+    #[serde(default)]
+    pub(crate) tls_client: OpensslClientConfig,
+    /// FTP over HTTP.
+    #[serde(default)]
+    pub(crate) ftp_client: Option<NotYet>,
+    /// Time for a request head.
+    #[serde(default = "request_timeout")]
+    pub(crate) req_header_recv_timeout: Span,
+    /// Time for a response head once the request is sent.
+    #[serde(default = "response_timeout")]
+    pub(crate) rsp_header_recv_timeout: Span,
+    /// Bytes of a request head; more is 431.
+    #[serde(default = "head_size")]
+    pub(crate) req_header_max_size: ByteSize,
+    /// Bytes of a response head; more is 502.
+    #[serde(default = "head_size")]
+    pub(crate) rsp_header_max_size: ByteSize,
+    /// Characters of a URI in logs.
+    #[serde(default = "uri_chars", alias = "uri_log_max_chars")]
+    pub(crate) log_uri_max_chars: usize,
+    /// Requests without a body that are read ahead of the one that is served.
+    #[serde(default = "pipeline")]
+    pub(crate) pipeline_size: std::num::NonZeroUsize,
+    /// Time that a connection may wait for its next request.
+    #[serde(default = "client_idle")]
+    pub(crate) pipeline_read_idle_timeout: Span,
+    /// Close without a reply when a request is refused before it is understood.
+    #[serde(default)]
+    pub(crate) no_early_error_reply: bool,
+    /// Whether Host may name another host than the URL.
+    #[serde(default = "yes")]
+    pub(crate) allow_custom_host: bool,
+    /// Leave the scheme's default port out of Host.
+    #[serde(default)]
+    pub(crate) drop_default_port_in_host: bool,
+    /// Bytes of a chunk-size or trailer line.
+    #[serde(default = "body_line")]
+    pub(crate) body_line_max_length: usize,
+    /// Keeping upstream connections for further requests.
+    #[serde(default)]
+    pub(crate) http_forward_upstream_keepalive: HttpKeepalive,
+    /// Adds `X-BD-Upstream-Id` to upstream responses; needs `server_id`.
+    #[serde(default)]
+    pub(crate) http_forward_mark_upstream: bool,
+    /// Adds `X-BD-Upstream-Addr` and `X-BD-Outgoing-IP`.
+    #[serde(default)]
+    pub(crate) echo_chained_info: bool,
+    /// Speed at which the body of a request without credentials is thrown away.
+    #[serde(default, alias = "untrusted_read_limit")]
+    pub(crate) untrusted_read_speed_limit: Option<NotYet>,
+    /// Request header with the number id of egress path selection.
+    #[serde(default, alias = "path_selection_header")]
+    pub(crate) egress_path_selection_header: Option<AsciiStr>,
+    /// Drop `Forwarded` and `X-Forwarded-For` of the client.
+    #[serde(default)]
+    pub(crate) steal_forwarded_for: bool,
+}
+
+fn copy_buffer() -> ByteSize {
+    ByteSize(16 << 10)
+}
+fn copy_yield() -> ByteSize {
+    ByteSize(1 << 20)
+}
+fn idle_interval() -> Span {
+    Span(Duration::from_secs(60))
+}
+fn idle_max() -> usize {
+    5
+}
+fn request_timeout() -> Span {
+    Span(Duration::from_secs(30))
+}
+fn response_timeout() -> Span {
+    Span(Duration::from_secs(60))
+}
+fn head_size() -> ByteSize {
+    ByteSize(64 << 10)
+}
+fn uri_chars() -> usize {
+    1024
+}
+fn pipeline() -> std::num::NonZeroUsize {
+    std::num::NonZeroUsize::MIN.saturating_add(9)
+}
+fn client_idle() -> Span {
+    Span(Duration::from_secs(300))
+}
+fn yes() -> bool {
+    true
+}
+fn body_line() -> usize {
+    8192
+}
+
+impl HttpProxyConfig {
+    /// Records what does not go together, and files that are not what they should be.
+    pub(crate) fn check(&self, load: &mut Load, entry: &Entry<ServerConfig>) {
+        if self.http_forward_mark_upstream && self.server_id.is_none() {
+            load.error(
+                &entry.place,
+                "http_forward_mark_upstream",
+                "needs a `server_id` to mark responses with",
+            );
+        }
+        if self.task_idle_check_interval.0.is_zero() {
+            load.error(&entry.place, "task_idle_check_interval", "must be more than 0");
+        }
+        if self.task_log_flush_interval.is_some_and(|span| span.0.is_zero()) {
+            load.error(&entry.place, "task_log_flush_interval", "must be more than 0");
+        }
+        let base = entry.place.base_dir();
+        if let Err(error) = Connector::build(&self.tls_client, base, SessionCache::ManySites) {
+            load.error(&entry.place, "tls_client", error.to_string());
+        }
+    }
+
+    /// How tasks of this server run.
+    pub(crate) fn task_options(&self) -> TaskOptions {
+        const LONGEST_IDLE_CHECK: Duration = Duration::from_secs(30 * 60);
+        TaskOptions {
+            log_on_created: self.flush_task_log_on_created,
+            log_on_connected: self.flush_task_log_on_connected,
+            log_interval: self.task_log_flush_interval.map(|span| span.0),
+            idle_interval: self.task_idle_check_interval.0.min(LONGEST_IDLE_CHECK),
+            idle_max: self.task_idle_max_count,
+            pump: PumpOptions {
+                copy_size: self.tcp_copy_buffer_size.as_usize().max(4096),
+                yield_size: self.tcp_copy_yield_size.0.max(256 << 10),
+                rate: None,
+            },
+        }
+    }
+}
+
+/// The server.
+pub(crate) struct HttpProxy {
+    pub(crate) common: Arc<ServerCommon>,
+    pub(crate) escapers: Arc<Escapers>,
+    pub(crate) escaper: EscaperId,
+    pub(crate) tls_client: Connector,
+    /// Another one for every configuration: connections under other TLS settings are not taken up.
+    pub(crate) generation: u64,
+    pub(crate) options: Options,
+    pub(crate) rules: Rules,
+}
+
+/// The settings in the form in which requests need them.
+pub(crate) struct Options {
+    pub(crate) request_limits: Limits,
+    pub(crate) response_limits: Limits,
+    pub(crate) client_idle: Duration,
+    pub(crate) request_timeout: Duration,
+    pub(crate) response_timeout: Duration,
+    pub(crate) log_uri_max_chars: usize,
+    pub(crate) no_early_error_reply: bool,
+    pub(crate) allow_custom_host: bool,
+    pub(crate) drop_default_port: bool,
+    pub(crate) steal_forwarded_for: bool,
+    /// How long an upstream connection waits for another request; `None`: connections are not kept.
+    pub(crate) upstream_keepalive: Option<Duration>,
+    pub(crate) path_header: Option<String>,
+    pub(crate) local_names: Vec<Host>,
+    pub(crate) limit: Option<SpeedLimitTcp>,
+    tell_tale: TellTale,
+}
+
+/// Which targets are allowed.
+pub(crate) struct Rules {
+    pub(crate) hosts: Option<DstHostSet>,
+    pub(crate) ports: Option<PortRule>,
+}
+
+impl Options {
+    fn new(config: &HttpProxyConfig, naming: Naming) -> Self {
+        let line = u32::try_from(config.body_line_max_length).unwrap_or(u32::MAX);
+        let limits = |head: ByteSize| Limits {
+            head_max: u32::try_from(head.0).unwrap_or(u32::MAX),
+            body_line_max: line,
+            ..Limits::default()
+        };
+        let keepalive = &config.http_forward_upstream_keepalive;
+        Self {
+            request_limits: limits(config.req_header_max_size),
+            response_limits: limits(config.rsp_header_max_size),
+            client_idle: config.pipeline_read_idle_timeout.0,
+            request_timeout: config.req_header_recv_timeout.0,
+            response_timeout: config.rsp_header_recv_timeout.0,
+            log_uri_max_chars: config.log_uri_max_chars,
+            no_early_error_reply: config.no_early_error_reply,
+            allow_custom_host: config.allow_custom_host,
+            drop_default_port: config.drop_default_port_in_host,
+            steal_forwarded_for: config.steal_forwarded_for,
+            upstream_keepalive: keepalive.enable.then_some(keepalive.idle_expire.0),
+            path_header: config
+                .egress_path_selection_header
+                .as_ref()
+                .map(|name| name.to_string()),
+            local_names: config.local_server_name.0.clone(),
+            limit: config.tcp_sock_speed_limit.filter(|limit| !limit.is_off()),
+            tell_tale: TellTale::new(
+                config.server_id.as_ref(),
+                config.http_forward_mark_upstream,
+                config.echo_chained_info,
+                naming,
+            ),
+        }
+    }
+
+    /// Whether responses tell how the upstream was reached, so that somebody has to ask the socket.
+    pub(crate) fn tells_path(&self) -> bool {
+        self.tell_tale.tells_path()
+    }
+
+    /// Appends the headers that an upstream's response gets.
+    pub(crate) fn put_upstream_headers(&self, head: &ResponseHead<'_>, path: &Path, out: &mut Vec<u8>) {
+        self.tell_tale.put_upstream(head, path, out);
+    }
+
+    /// Appends the headers that a response of our own gets.
+    pub(crate) fn put_own_headers(&self, path: Option<&Path>, out: &mut Vec<u8>) {
+        self.tell_tale.put_own(path, out);
+    }
+}
+
+impl HttpProxy {
+    /// Builds the server; files with relative names are looked for in `base`.
+    ///
+    /// # Errors
+    /// [`BuildError`] of `tls_client`.
+    pub(crate) fn new(
+        config: &HttpProxyConfig,
+        common: Arc<ServerCommon>,
+        (escapers, escaper): (Arc<Escapers>, EscaperId),
+        generation: u64,
+        naming: Naming,
+        base: &FsPath,
+    ) -> Result<Self, BuildError> {
+        Ok(Self {
+            common,
+            escapers,
+            escaper,
+            tls_client: Connector::build(&config.tls_client, base, SessionCache::ManySites)?,
+            generation,
+            options: Options::new(config, naming),
+            rules: Rules {
+                hosts: config.dst_host_filter_set.clone(),
+                ports: config.dst_port_filter.clone(),
+            },
+        })
+    }
+}
+
+impl HttpProxy {
+    /// How bytes are moved from and to a client whose upstream connection has the limit `upstream`.
+    pub(crate) fn pumps(&self, upstream: Option<SpeedLimitTcp>) -> (PumpOptions, PumpOptions) {
+        let pump = self.common.options.pump;
+        let limit = match (self.options.limit, upstream) {
+            (Some(a), Some(b)) => Some(a.and(b)),
+            (a, b) => a.or(b),
+        };
+        let Some(limit) = limit else { return (pump, pump) };
+        let per = Duration::from_millis(1 << limit.shift_millis);
+        let with = |bytes| PumpOptions {
+            rate: Some(Rate { bytes, per }),
+            ..pump
+        };
+        (with(limit.upload), with(limit.download))
+    }
+}
+
+/// A client's connection to this server, apart from the connection itself.
+pub(crate) struct Session {
+    pub(crate) server: Arc<HttpProxy>,
+    pub(crate) worker: Arc<Worker>,
+    /// An upstream connection that is authenticated for this client (Negotiate, NTLM).
+    private: Option<Box<(Key, Kept)>>,
+}
+
+impl Session {
+    /// Whether connections end with the response at hand: the server was replaced, or the daemon stops.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.server.common.is_retired() || self.worker.tasks.is_stopping()
+    }
+
+    /// The client's own upstream connection, if it leads where it is needed.
+    pub(crate) fn take_private(&mut self, key: &Key) -> Option<Kept> {
+        let private = self.private.take()?;
+        (private.0 == *key && private.1.is_fit()).then(|| private.1)
+    }
+
+    pub(crate) fn keep_private(&mut self, key: Key, connection: Kept) {
+        self.private = Some(Box::new((key, connection)));
+    }
+}
+
+/// Serves a client's connection to its end.
+pub(crate) async fn serve(server: Arc<HttpProxy>, conn: Accepted, worker: Arc<Worker>) {
+    server.common.stats.mine().connections.add(1);
+    let mut client = Client {
+        stream: conn.tcp.into(),
+        buf: ReadBuffer::default(),
+        timer: worker.wheel.timer(),
+        peers: conn.peers,
+        waiting_since: conn.accepted,
+    };
+    let mut session = Session {
+        server,
+        worker,
+        private: None,
+    };
+    loop {
+        let Some(plan) = next_plan(&session, &mut client).await else {
+            return;
+        };
+        let after = match plan {
+            Plan::Connect(request) => Box::pin(tunnel::connect(&mut session, client, request)).await,
+            Plan::Forward(request) => forward::run(&mut session, client, request).await,
+            Plan::Refuse(refusal) => Box::pin(reply::refuse(&session.server, client, &refusal)).await,
+        };
+        match after {
+            After::Next(next) => client = next,
+            After::Close(client) => return Box::pin(client.close()).await,
+            After::Gone => return,
+        }
+        client.waiting_since = Instant::now();
+    }
+}
+
+/// Waits for the client's next request; `None` if it is gone, or was silent for too long.
+async fn next_plan(session: &Session, client: &mut Client) -> Option<Plan> {
+    let server = &session.server;
+    let mut received = client.waiting_since;
+    let mut partial = sluice_http1::Partial::default();
+    if client.buf.is_empty() {
+        client.timer.arm(server.options.client_idle);
+        match client.fill_unless(|| session.worker.tasks.is_stopping()).await {
+            Fill::Bytes => received = Instant::now(),
+            Fill::Closed | Fill::Failed(_) | Fill::TimedOut => return None,
+        }
+    }
+    let mut armed = false;
+    loop {
+        let bytes = client.buf.filled();
+        if partial.is_worth_parsing(bytes, server.options.request_limits.head_max)
+            && let Some((plan, taken)) = plan::make(server, bytes, received)
+        {
+            client.buf.consume(taken);
+            return Some(plan);
+        }
+        if !armed {
+            client.timer.arm(server.options.request_timeout);
+            armed = true;
+        }
+        match client.fill().await {
+            Fill::Bytes => {}
+            Fill::Closed | Fill::Failed(_) => return None,
+            Fill::TimedOut => {
+                let error = TaskError::ClientTimeout(server.options.request_timeout);
+                return Some(Plan::Refuse(Refusal {
+                    error,
+                    head_only: false,
+                }));
+            }
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! The threads that do the work. Each has a runtime, timers, a resolver client and upstream connections of its own:
+//! a task lives and dies on one of them.
+
+use std::future::Future;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use anyhow::Context as _;
+use sluice_config::value::ByteSize;
+use sluice_io::wheel::Wheel;
+use sluice_lifecycle::{RuntimeConfig, Tasks, WorkerConfig};
+use sluice_telemetry::{metrics, warn};
+use tokio::runtime::{Builder, Handle, RuntimeMetrics};
+use tokio_util::sync::CancellationToken;
+
+use crate::http::pool::Pool;
+use crate::resolve::{Driver, Resolver};
+
+/// What a task finds on its thread.
+pub(crate) struct Worker {
+    pub(crate) wheel: Arc<Wheel>,
+    pub(crate) resolver: Resolver,
+    pub(crate) pool: Pool,
+    pub(crate) tasks: Tasks,
+    handle: Handle,
+}
+
+impl Worker {
+    /// Runs a task here, from whatever thread.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn_on(task, &self.handle);
+    }
+}
+
+/// How the threads are made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct WorkerOptions {
+    /// For each thread the CPUs that it is bound to; empty: none.
+    pub(crate) threads: Vec<Vec<usize>>,
+    pub(crate) stack_size: Option<usize>,
+    /// Whether the `worker` section made them, so that `listen_in_worker` counts.
+    pub(crate) dedicated: bool,
+}
+
+impl WorkerOptions {
+    /// Threads by the `worker` section, else as many as `runtime` says.
+    ///
+    /// # Errors
+    /// If the numbers contradict each other, or a variable holds no CPU list.
+    pub(crate) fn new(runtime: &RuntimeConfig, worker: Option<&WorkerConfig>) -> anyhow::Result<Self> {
+        let Some(worker) = worker else {
+            let threads = vec![Vec::new(); runtime.thread_number.max(1)];
+            return Ok(Self {
+                threads,
+                stack_size: runtime.thread_stack_size,
+                dedicated: false,
+            });
+        };
+        let cpus = sluice_sys::affinity::allowed_cpus().unwrap_or_default();
+        let total = worker.thread_number.map_or(cpus.len().max(1), NonZeroUsize::get);
+        let each = worker.thread_number_per_runtime.map_or(1, NonZeroUsize::get);
+        anyhow::ensure!(
+            total % each == 0,
+            "worker: `thread_number` ({total}) is no multiple of `thread_number_per_runtime` ({each})"
+        );
+        Ok(Self {
+            threads: vec![Vec::new(); total],
+            stack_size: worker.thread_stack_size.map(ByteSize::as_usize),
+            dedicated: true,
+        })
+    }
+}
+
+/// All workers of the daemon.
+pub(crate) struct Workers {
+    all: Vec<Arc<Worker>>,
+    next: AtomicUsize,
+    dedicated: bool,
+    stop: CancellationToken,
+    threads: std::sync::Mutex<Vec<thread::JoinHandle<()>>>,
+}
+
+impl Workers {
+    /// Starts the threads.
+    ///
+    /// # Errors
+    /// If a runtime or a thread cannot be made.
+    pub(crate) fn start(
+        options: &WorkerOptions,
+        tasks: &Tasks,
+        resolver: impl Fn() -> (Resolver, Driver),
+    ) -> anyhow::Result<Self> {
+        let stop = CancellationToken::new();
+        let mut all = Vec::new();
+        let mut threads = Vec::new();
+        for (index, cpus) in options.threads.iter().enumerate() {
+            let runtime = Builder::new_current_thread()
+                .enable_all()
+                // Look for new events after fewer tasks than the default 61: a shorter queue is a shorter wait.
+                .event_interval(31)
+                .build()
+                .with_context(|| format!("no runtime for worker {index}"))?;
+            let wheel = Wheel::new();
+            let (resolver, driver) = resolver();
+            let worker = Arc::new(Worker {
+                wheel: Arc::clone(&wheel),
+                resolver,
+                pool: Pool::new(),
+                tasks: tasks.clone(),
+                handle: runtime.handle().clone(),
+            });
+            let stop = stop.clone();
+            let cpus = cpus.clone();
+            let pool_owner = Arc::clone(&worker);
+            let mut thread = thread::Builder::new().name(format!("worker#{index}"));
+            if let Some(size) = options.stack_size {
+                thread = thread.stack_size(size);
+            }
+            let thread = thread
+                .spawn(move || {
+                    metrics::set_worker(index);
+                    if !cpus.is_empty()
+                        && let Err(error) = sluice_sys::affinity::bind_current_thread(&cpus)
+                    {
+                        warn!("worker is not bound to its CPUs"; "worker" => index, "cpus" => ?cpus, "error" => %error);
+                    }
+                    runtime.block_on(async move {
+                        tokio::select! {
+                            () = wheel.run() => {}
+                            () = pool_owner.pool.sweep() => {}
+                            () = driver.run() => {}
+                            () = stop.cancelled() => {}
+                        }
+                    });
+                    // Tasks that are left are dropped here, each writing its record.
+                })
+                .with_context(|| format!("no thread for worker {index}"))?;
+            all.push(worker);
+            threads.push(thread);
+        }
+        Ok(Self {
+            all,
+            next: AtomicUsize::new(0),
+            dedicated: options.dedicated,
+            stop,
+            threads: threads.into(),
+        })
+    }
+
+    /// All of them.
+    pub(crate) fn all(&self) -> &[Arc<Worker>] {
+        &self.all
+    }
+
+    /// The gauges of each worker's runtime.
+    pub(crate) fn runtime_metrics(&self) -> impl Iterator<Item = RuntimeMetrics> {
+        self.all.iter().map(|worker| worker.handle.metrics())
+    }
+
+    /// Whether a listener can have a socket in each.
+    pub(crate) fn dedicated(&self) -> bool {
+        self.dedicated
+    }
+
+    /// The next one in turn.
+    pub(crate) fn next(&self) -> &Arc<Worker> {
+        let turn = self.next.fetch_add(1, Ordering::Relaxed);
+        &self.all[turn % self.all.len()]
+    }
+
+    /// Ends the threads, and with them every task that is left.
+    pub(crate) fn stop(&self) {
+        self.stop.cancel();
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+        for thread in threads {
+            // A panic there has been reported by the panic hook.
+            let _ = thread.join();
+        }
+    }
+}
