@@ -7,6 +7,7 @@
 //! - [`IngressRule`], [`EgressRule`], [`NetworkRule`]: the longest network that holds an address.
 //! - [`ExactHostRule`], [`ChildDomainRule`], [`RegexDomainRule`]: hosts; [`DstHostSet`] puts them and
 //!   [`DstSubnetRule`] together.
+//! - [`InspectPolicy`]: what is done with streams to a host.
 //! - [`PortRule`], [`ProxyRequestRule`], [`UserAgentRule`], [`RegexRule`]: what their names say.
 
 #![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::cast_possible_truncation))]
@@ -15,6 +16,7 @@ mod action;
 mod dst_host;
 mod form;
 mod host;
+mod inspect;
 mod network;
 mod pattern;
 mod port;
@@ -24,6 +26,7 @@ pub use action::Action;
 pub use dst_host::DstHostSet;
 pub use form::RuleForm;
 pub use host::{ChildDomainRule, ExactHostRule};
+pub use inspect::InspectPolicy;
 pub use network::{DstSubnetRule, EgressRule, IngressRule, NetworkRule};
 pub use pattern::{ChildPatterns, RegexDomainRecord, RegexDomainRule, RegexRule};
 pub use port::{PortRule, ProxyRequestRule};

@@ -12,15 +12,27 @@ use crate::{Action, RuleForm};
 /// A table of networks.
 ///
 /// There are few prefix lengths in a table and any number of networks: so it is a map for each length, longest first.
-#[derive(Clone, Debug, Default, PartialEq)]
-struct Table {
-    v4: Vec<(u32, HashMap<u32, Action, RandomState>)>,
-    v6: Vec<(u32, HashMap<u128, Action, RandomState>)>,
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Table<A> {
+    v4: Vec<Level<u32, A>>,
+    v6: Vec<Level<u128, A>>,
 }
 
-impl Table {
+/// A prefix length, and the networks that have it.
+type Level<K, A> = (u32, HashMap<K, A, RandomState>);
+
+impl<A> Default for Table<A> {
+    fn default() -> Self {
+        Self {
+            v4: Vec::new(),
+            v6: Vec::new(),
+        }
+    }
+}
+
+impl<A: Copy> Table<A> {
     /// Adds a network; one that is there already gets the new action.
-    fn insert(&mut self, network: Network, action: Action) {
+    pub(crate) fn insert(&mut self, network: Network, action: A) {
         let length = u32::from(network.prefix_len());
         match network.addr() {
             IpAddr::V4(ip) => level(&mut self.v4, length).insert(ip.to_bits(), action),
@@ -28,7 +40,7 @@ impl Table {
         };
     }
 
-    fn find(&self, ip: IpAddr) -> Option<Action> {
+    pub(crate) fn find(&self, ip: IpAddr) -> Option<A> {
         match ip.to_canonical() {
             IpAddr::V4(ip) => {
                 let masked = |length: u32| ip.to_bits() & u32::MAX.checked_shl(32 - length).unwrap_or(0);
@@ -47,10 +59,7 @@ impl Table {
 }
 
 /// The networks of one prefix length.
-fn level<K>(
-    levels: &mut Vec<(u32, HashMap<K, Action, RandomState>)>,
-    length: u32,
-) -> &mut HashMap<K, Action, RandomState> {
+fn level<K, A>(levels: &mut Vec<Level<K, A>>, length: u32) -> &mut HashMap<K, A, RandomState> {
     // Longest first.
     let at = levels.partition_point(|(own, _)| *own > length);
     if levels.get(at).is_none_or(|(own, _)| *own != length) {
@@ -88,7 +97,7 @@ macro_rules! network_rule {
         #[derive(Clone, Debug, PartialEq, Deserialize)]
         #[serde(from = "RuleForm<Network>")]
         pub struct $Rule {
-            table: Table,
+            table: Table<Action>,
             missed: Action,
         }
 

@@ -12,6 +12,7 @@ mod ftp;
 mod histogram;
 mod hosts;
 mod http;
+mod inspect;
 mod listen;
 mod listen_udp;
 mod lists;
@@ -41,6 +42,10 @@ pub use ftp::{ForwardCapability, FtpClient, FtpControl, FtpTransfer};
 pub use histogram::{HistogramMetrics, Quantile};
 pub use hosts::{Domain, Interface, ResolveAddrError, SockAddrSpec, UpstreamAddr};
 pub use http::{HttpKeepalive, HttpServerId, ProxyProtocolVersion};
+pub use inspect::{
+    ClientPortmap, H1Interception, H2Interception, ImapInterception, InspectAction, InspectionSizeLimit, MaybeProtocol,
+    Protocol, ProtocolInspection, ServerPortmap, SmtpInterception, StreamDump, TlsCertAgent, TlsInterceptionServer,
+};
 pub use listen::{Scale, TcpListen};
 pub use listen_udp::UdpListen;
 pub use lists::OneOrMany;
