@@ -107,37 +107,40 @@ impl NameServer {
             script: Box::new(script),
             asked: Arc::clone(&asked),
         });
-        let listener = TcpListener::bind(address).await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let socket = async || UdpSocket::bind(address).await.unwrap();
+        let address = address.parse().unwrap();
         let timeout = Duration::from_secs(5);
-        match listens {
+        let address = match listens {
             Listens::Plain => {
-                server.register_socket(socket().await);
+                let (socket, listener) = both(address).await;
+                server.register_socket(socket);
+                let address = listener.local_addr().unwrap();
                 server.register_listener(listener, timeout, 64);
+                address
             }
-            Listens::Tls => {
-                server
-                    .register_tls_listener_with_tls_config(listener, timeout, tls("dot"))
-                    .unwrap();
+            Listens::Tls | Listens::Https => {
+                let listener = TcpListener::bind(address).await.unwrap();
+                let address = listener.local_addr().unwrap();
+                let result = match listens {
+                    Listens::Tls => server.register_tls_listener_with_tls_config(listener, timeout, tls("dot")),
+                    _ => {
+                        let path = "/dns-query".to_owned();
+                        server.register_https_listener_with_tls_config(listener, timeout, tls("h2"), None, path)
+                    }
+                };
+                result.unwrap();
+                address
             }
-            Listens::Https => {
-                let path = "/dns-query".to_owned();
-                server
-                    .register_https_listener_with_tls_config(listener, timeout, tls("h2"), None, path)
-                    .unwrap();
+            Listens::H3 | Listens::Quic => {
+                let socket = UdpSocket::bind(address).await.unwrap();
+                let address = socket.local_addr().unwrap();
+                let result = match listens {
+                    Listens::H3 => server.register_h3_listener_with_tls_config(socket, timeout, tls("h3"), None),
+                    _ => server.register_quic_listener_and_tls_config(socket, timeout, tls("doq")),
+                };
+                result.unwrap();
+                address
             }
-            Listens::H3 => {
-                server
-                    .register_h3_listener_with_tls_config(socket().await, timeout, tls("h3"), None)
-                    .unwrap();
-            }
-            Listens::Quic => {
-                server
-                    .register_quic_listener_and_tls_config(socket().await, timeout, tls("doq"))
-                    .unwrap();
-            }
-        }
+        };
         Self { address, server, asked }
     }
 
@@ -149,6 +152,16 @@ impl NameServer {
     /// Closes all sockets.
     pub(crate) async fn stop(mut self) {
         let _ = self.server.shutdown_gracefully().await;
+    }
+}
+
+/// UDP and TCP on one port; of a free port the other kind may be taken by somebody else.
+async fn both(address: SocketAddr) -> (UdpSocket, TcpListener) {
+    loop {
+        let listener = TcpListener::bind(address).await.unwrap();
+        if let Ok(socket) = UdpSocket::bind(listener.local_addr().unwrap()).await {
+            return (socket, listener);
+        }
     }
 }
 
@@ -212,11 +225,6 @@ fn certificates() -> &'static (rcgen::Certificate, rcgen::Certificate, rcgen::Ke
         let leaf = leaf.signed_by(&key, &rcgen::Issuer::new(ca, ca_key)).unwrap();
         (ca_certificate, leaf, key)
     })
-}
-
-/// The CA's certificate.
-pub(crate) fn ca_pem() -> String {
-    certificates().0.pem()
 }
 
 fn tls(protocol: &str) -> Arc<ServerConfig> {

@@ -1,5 +1,8 @@
 //! One resolver as it runs: its answers, the queries that are under way, its counters and its log.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::HashMap,
     net::IpAddr,
@@ -63,7 +66,7 @@ pub(crate) struct Resolved {
 }
 
 impl Resolved {
-    fn failed(failure: impl Into<Failure>) -> Self {
+    pub(crate) fn failed(failure: impl Into<Failure>) -> Self {
         Self {
             outcome: Err(failure.into()),
             source: Source::Query,

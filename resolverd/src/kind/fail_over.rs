@@ -1,14 +1,13 @@
 //! Asks two other resolvers at once and prefers one of them for a while.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
-use futures_util::future::{Either, select};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use sluice_config::value::{NodeName, Span};
 use sluice_telemetry::keys;
-use sluice_wire::dns::Family;
-use tokio::time::timeout;
+use sluice_wire::dns::{Family, ResolveError};
+use tokio::time::sleep;
 
 use super::Common;
 use crate::{
@@ -100,36 +99,35 @@ impl FailOver {
         has_addresses && answer.source != Source::Trash
     }
 
-    /// Asks both: within the delay the primary's success counts, then the first of either.
+    /// Asks both at once: within the delay the primary's success counts, then the first of either.
     pub(crate) async fn query(&self, domain: &str, family: Family) -> (Resolved, Lifetime) {
-        let mut primary = Box::pin(self.primary.resolve(domain, family));
-        let standby = Box::pin(self.standby.resolve(domain, family));
-        let (answer, other) = match timeout(self.delay, &mut primary).await {
-            Ok(answer) if self.is_good(&answer) => return self.chosen(answer),
-            Ok(answer) => (answer, standby.await),
-            Err(_) => match select(primary, standby).await {
-                Either::Left((answer, _)) | Either::Right((answer, _)) if self.is_good(&answer) => {
-                    return self.chosen(answer);
+        let mut primary = pin!(self.primary.resolve(domain, family));
+        let mut standby = pin!(self.standby.resolve(domain, family));
+        let mut delay = pin!(sleep(self.delay));
+        let mut preferring = true;
+        let mut answers: Vec<Resolved> = Vec::new(); // in the order in which they came
+        let (mut primary_done, mut standby_done) = (false, false);
+        while !(primary_done && standby_done) {
+            tokio::select! {
+                answer = &mut primary, if !primary_done => {
+                    if self.is_good(&answer) {
+                        return self.chosen(answer);
+                    }
+                    (primary_done, preferring) = (true, false);
+                    answers.push(answer);
                 }
-                Either::Left((answer, standby)) => (answer, standby.await),
-                Either::Right((answer, primary)) => (answer, primary.await),
-            },
-        };
-        self.chosen(self.better(answer, other))
-    }
-
-    /// Which of both to use when the first was not good: a good one, else one that is past its time or empty, else
-    /// the last failure.
-    fn better(&self, first: Resolved, last: Resolved) -> Resolved {
-        if self.is_good(&last) || first.outcome.is_err() {
-            return last;
-        }
-        match (&first.outcome, &last.outcome) {
-            (Ok(first_addresses), Ok(last_addresses)) if first_addresses.is_empty() && !last_addresses.is_empty() => {
-                last
+                answer = &mut standby, if !standby_done => {
+                    standby_done = true;
+                    answers.push(answer);
+                }
+                () = &mut delay, if preferring => preferring = false,
             }
-            _ => first,
+            if !preferring && let Some(good) = answers.iter().position(|answer| self.is_good(answer)) {
+                return self.chosen(answers.swap_remove(good));
+            }
         }
+        let best = answers.into_iter().max_by_key(usefulness); // the last of equals
+        self.chosen(best.unwrap_or_else(|| Resolved::failed(ResolveError::Internal)))
     }
 
     /// The answer and how long it is good: as long as with the resolver it is from.
@@ -146,5 +144,14 @@ impl FailOver {
             },
         };
         (answer, lifetime)
+    }
+}
+
+/// Of answers that are not good, one with addresses past its time is better than one without, and that than a failure.
+fn usefulness(answer: &Resolved) -> u8 {
+    match &answer.outcome {
+        Ok(addresses) if !addresses.is_empty() => 2,
+        Ok(_) => 1,
+        Err(_) => 0,
     }
 }

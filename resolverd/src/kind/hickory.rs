@@ -23,6 +23,9 @@ use crate::{
     stub::{Encryption, Plan, Server, SocketOptions, Sockets, Step, Stub, Timing, Transport},
 };
 
+/// How often a query is sent over UDP if no answer comes, an interval apart.
+const PACKETS: u8 = 4;
+
 /// Queries to servers by address.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -324,7 +327,7 @@ impl HickoryConfig {
             request: self.request_timeout.0,
             tries,
             resend: self.retry_interval.0,
-            packets: u8::try_from(tries).unwrap_or(u8::MAX),
+            packets: PACKETS,
         };
         let sockets = Sockets::new(self.socket_options(), tasks);
         let mut servers = Vec::new();
