@@ -91,6 +91,9 @@ pub enum StartError {
     /// The receiver's name does not lead to an address.
     #[error("the receiver of a log has no address")]
     Address(#[from] ResolveAddrError),
+    /// A TLS client could not be made of its configuration.
+    #[error("`tls_client` of a log cannot be used")]
+    Tls(#[from] sluice_tls::BuildError),
     /// A writer thread could not be started.
     #[error("start of a log writer thread failed")]
     Thread(#[source] std::io::Error),
@@ -115,7 +118,7 @@ impl EventLogs {
     /// Receivers are not contacted before there is something to tell them, so none has to be there.
     ///
     /// # Errors
-    /// [`StartError`] if a receiver's name does not resolve or the system refuses a thread.
+    /// [`StartError`] if a receiver's name does not resolve, a TLS file is unusable or the system refuses a thread.
     pub fn start(config: &LogConfig, identity: &Identity, registry: &Registry) -> Result<Self, StartError> {
         let mut started: Vec<(&LoggerConfig, Arc<Writer>)> = Vec::new();
         let mut writer = |kind| -> Result<Option<Arc<Writer>>, StartError> {

@@ -8,7 +8,10 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
+use sluice_addr::Host;
 use sluice_config::value::{ResolveAddrError, Secret, SockAddrSpec, TcpKeepalive};
+use sluice_tls::client::{Connector, SessionCache};
+use sluice_tls::{BuildError, OpensslClientConfig};
 
 use super::LogKind;
 use crate::naming::Identity;
@@ -42,6 +45,16 @@ impl LogConfig {
             LogKind::Task => &self.task,
         };
         own.as_ref().unwrap_or(&self.default)
+    }
+
+    /// Says from which folder relative paths count: that of the file the section stands in.
+    pub fn set_base_dir(&mut self, base: &Path) {
+        let own = [&mut self.task, &mut self.escape, &mut self.resolve, &mut self.audit];
+        for logger in own.into_iter().flatten().chain([&mut self.default]) {
+            if let DriverConfig::Fluentd(fluentd) = &mut logger.driver {
+                base.clone_into(&mut fluentd.base_dir);
+            }
+        }
     }
 }
 
@@ -226,7 +239,13 @@ pub struct FluentdConfig {
     pub hostname: Option<String>,
     /// TCP keepalive; on after 60 s of silence by default.
     pub tcp_keepalive: TcpKeepalive,
-    /// For TCP connect and handshake together; 10 s by default.
+    /// TLS to the collector; off by default.
+    pub tls_client: Option<Box<OpensslClientConfig>>,
+    /// Name to verify; the host of `address` when absent.
+    pub tls_name: Option<Host>,
+    /// Folder from which relative paths in `tls_client` count; see [`LogConfig::set_base_dir`].
+    pub base_dir: PathBuf,
+    /// For TCP connect, TLS and handshake together; 10 s by default.
     pub connect_timeout: Duration,
     /// Pause after a failed connect; 10 s by default.
     pub connect_delay: Duration,
@@ -248,12 +267,30 @@ impl Default for FluentdConfig {
             password: Secret::default(),
             hostname: None,
             tcp_keepalive: TcpKeepalive::ON,
+            tls_client: None,
+            tls_name: None,
+            base_dir: PathBuf::new(),
             connect_timeout: Duration::from_secs(10),
             connect_delay: Duration::from_secs(10),
             write_timeout: Duration::from_secs(1),
             flush_interval: Duration::from_millis(100),
             retry_queue_len: 10,
         }
+    }
+}
+
+impl FluentdConfig {
+    /// The TLS client and the name that it verifies.
+    pub(crate) fn connector(&self) -> Result<Option<(Connector, Host)>, BuildError> {
+        let Some(config) = &self.tls_client else {
+            return Ok(None);
+        };
+        let connector = Connector::build(config, &self.base_dir, SessionCache::OneSite)?;
+        let name = self.tls_name.clone().unwrap_or_else(|| match &self.address {
+            SockAddrSpec::Addr(addr) => Host::Ip(addr.ip()),
+            SockAddrSpec::Name(host, _) => Host::Domain(host.clone()),
+        });
+        Ok(Some((connector, name)))
     }
 }
 

@@ -7,11 +7,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::StartError;
 use super::channel::{Drop, Stats};
 use super::config::{DriverConfig, LoggerConfig, StdoutFormat};
 use super::fluentd::Fluentd;
-use sluice_config::value::ResolveAddrError;
-
 use crate::naming::Identity;
 use crate::render::human::Human;
 use crate::render::syslog::Syslog;
@@ -43,7 +42,7 @@ enum Kind {
 }
 
 impl Driver {
-    pub(super) fn new(config: &LoggerConfig, identity: &Identity) -> Result<Self, ResolveAddrError> {
+    pub(super) fn new(config: &LoggerConfig, identity: &Identity) -> Result<Self, StartError> {
         let kind = match &config.driver {
             DriverConfig::Discard => Kind::Discard,
             DriverConfig::Fluentd(fluentd) => Kind::Fluentd(Box::new(Fluentd::new(fluentd, identity)?)),

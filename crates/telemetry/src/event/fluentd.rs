@@ -3,6 +3,7 @@
 //! Forward Protocol Specification v1, message mode, without acknowledgements.
 
 mod handshake;
+mod stream;
 
 use std::collections::VecDeque;
 use std::io::{self, Write as _};
@@ -10,17 +11,19 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use sluice_addr::Host;
+use sluice_tls::client::Connector;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
+use super::StartError;
 use super::channel::{Drop, Stats};
 use super::config::{FluentdConfig, hostname};
 use super::driver::{IoErrors, encode};
-use sluice_config::value::ResolveAddrError;
-
 use crate::naming::Identity;
 use crate::render::Event;
 use crate::render::msgpack::Forward;
 use handshake::{Credentials, HandshakeError};
+use stream::{Stream, Tls};
 
 /// Bytes gathered before they are written without waiting for the flush interval.
 const BUFFER: usize = 32 * 1024;
@@ -32,11 +35,14 @@ enum ConnectError {
     Connect(SocketAddr, #[source] io::Error),
     #[error("handshake with `{0}` failed: {1}")]
     Handshake(SocketAddr, #[source] HandshakeError),
+    #[error("TLS handshake with `{0}` failed: {1}")]
+    Tls(SocketAddr, #[source] sluice_tls::HandshakeError),
 }
 
 pub(super) struct Fluentd {
     config: FluentdConfig,
     peer: SocketAddr,
+    tls: Option<(Connector, Host)>,
     credentials: Option<Credentials>,
     forward: Forward,
     link: Link,
@@ -49,14 +55,15 @@ pub(super) struct Fluentd {
 }
 
 enum Link {
-    Up(TcpStream),
+    Up(Stream),
     /// No attempt before then.
     Down(Instant),
 }
 
 impl Fluentd {
-    pub(super) fn new(config: &FluentdConfig, identity: &Identity) -> Result<Self, ResolveAddrError> {
+    pub(super) fn new(config: &FluentdConfig, identity: &Identity) -> Result<Self, StartError> {
         let peer = config.address.resolve()?;
+        let tls = config.connector()?;
         let credentials = config.shared_key.as_ref().map(|shared_key| Credentials {
             shared_key: shared_key.reveal().clone(),
             username: config.username.clone(),
@@ -65,6 +72,7 @@ impl Fluentd {
         });
         Ok(Self {
             peer,
+            tls,
             credentials,
             forward: Forward::new(identity.product.product()),
             link: Link::Down(Instant::now()),
@@ -129,9 +137,15 @@ impl Fluentd {
             if self.is_waiting(now) {
                 return;
             }
-            let mut stream = match std::mem::replace(&mut self.link, Link::Down(now)) {
-                Link::Up(stream) if is_alive(&stream) => stream,
-                _ => match self.connect() {
+            let mut link = std::mem::replace(&mut self.link, Link::Down(now));
+            if let Link::Up(stream) = &mut link
+                && !stream.is_alive()
+            {
+                link = Link::Down(now);
+            }
+            let mut stream = match link {
+                Link::Up(stream) => stream,
+                Link::Down(_) => match self.connect() {
                     Ok(stream) => stream,
                     Err(error) => {
                         errors.report(&error);
@@ -162,16 +176,23 @@ impl Fluentd {
         }
     }
 
-    fn connect(&self) -> Result<TcpStream, ConnectError> {
+    fn connect(&self) -> Result<Stream, ConnectError> {
         let peer = self.peer;
+        let failed = |error| ConnectError::Connect(peer, error);
         let deadline = Instant::now() + self.config.connect_timeout;
-        let mut stream = self.open().map_err(|error| ConnectError::Connect(peer, error))?;
+        let stream = self.open().map_err(failed)?;
+        let mut stream = match &self.tls {
+            None => Stream::Plain(stream),
+            Some((connector, name)) => {
+                let left = deadline.saturating_duration_since(Instant::now());
+                let tls = Tls::connect(stream, connector, name, peer.port(), left);
+                Stream::Tls(Box::new(tls.map_err(|error| ConnectError::Tls(peer, error))?))
+            }
+        };
         if let Some(credentials) = &self.credentials {
             handshake::run(&mut stream, credentials, deadline).map_err(|error| ConnectError::Handshake(peer, error))?;
         }
-        stream
-            .set_write_timeout(Some(self.config.write_timeout.max(Duration::from_millis(1))))
-            .map_err(|error| ConnectError::Connect(peer, error))?;
+        stream.set_timeout(self.config.write_timeout).map_err(failed)?;
         Ok(stream)
     }
 
@@ -237,21 +258,12 @@ impl Fluentd {
     }
 }
 
-/// Whether the peer has not closed its side: it never sends anything after the handshake.
-fn is_alive(stream: &TcpStream) -> bool {
-    if stream.set_nonblocking(true).is_err() {
-        return false;
-    }
-    let closed = !matches!(stream.peek(&mut [0]), Err(error) if is_timeout(&error));
-    stream.set_nonblocking(false).is_ok() && !closed
-}
-
 fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
 
 /// As [`io::Write::write_all`], and says how much was written before an error.
-fn write_all(stream: &mut TcpStream, bytes: &[u8]) -> (usize, io::Result<()>) {
+fn write_all(stream: &mut Stream, bytes: &[u8]) -> (usize, io::Result<()>) {
     let mut written = 0;
     while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
         match stream.write(rest) {

@@ -5,8 +5,10 @@ use std::net::IpAddr;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de};
+use sluice_addr::Host;
+use sluice_config::Misfit;
 use sluice_config::value::{AsciiStr, Secret, SockAddrSpec, Span, TcpKeepalive};
-use sluice_config::{Misfit, NotYet};
+use sluice_tls::OpensslClientConfig;
 
 use super::{DriverConfig, FluentdConfig, JournalConfig, LogConfig, LoggerConfig, StdoutConfig, SyslogConfig};
 use crate::render::syslog::{Facility, Header};
@@ -336,12 +338,12 @@ pub(super) struct FluentdMap {
     hostname: Option<String>,
     /// TCP keepalive; on after 60s by default.
     tcp_keepalive: Option<TcpKeepalive>,
-    #[schemars(skip)]
+    /// TLS to the collector.
     #[serde(alias = "tls")]
-    tls_client: Option<NotYet>,
-    #[schemars(skip)]
-    tls_name: Option<NotYet>,
-    /// For TCP connect and handshake together; 10s by default.
+    tls_client: Option<Box<OpensslClientConfig>>,
+    /// Name to verify; the host of `address` by default.
+    tls_name: Option<Host>,
+    /// For TCP connect, TLS and handshake together; 10s by default.
     connect_timeout: Option<Span>,
     /// Pause after a failed connect; 10s by default.
     connect_delay: Option<Span>,
@@ -368,6 +370,9 @@ impl TryFrom<FluentdForm> for FluentdConfig {
             Some(Span(time)) => Ok(time),
             None => Ok(default),
         };
+        if map.tls_client.is_none() && map.tls_name.is_some() {
+            return Err(Misfit::at("tls_name", "there is no `tls_client` that would verify it"));
+        }
         Ok(Self {
             address: map.address.unwrap_or(default.address),
             bind_ip: map.bind_ip,
@@ -376,6 +381,9 @@ impl TryFrom<FluentdForm> for FluentdConfig {
             password: map.password,
             hostname: map.hostname,
             tcp_keepalive: map.tcp_keepalive.unwrap_or(default.tcp_keepalive),
+            tls_client: map.tls_client,
+            tls_name: map.tls_name,
+            base_dir: default.base_dir,
             connect_timeout: time("connect_timeout", map.connect_timeout, default.connect_timeout)?,
             connect_delay: map.connect_delay.map_or(default.connect_delay, |time| time.0),
             write_timeout: time("write_timeout", map.write_timeout, default.write_timeout)?,

@@ -1,12 +1,13 @@
 //! The handshake of the Forward protocol: HELO, PING, PONG with a shared key and, if asked for, a user.
 
 use std::io::{self, Read as _, Write as _};
-use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use rmp::Marker;
 use rmp::encode;
 use sha2::{Digest as _, Sha512};
+
+use super::stream::Stream;
 
 /// Longest message taken from the collector.
 const MAX_MESSAGE: usize = 16 * 1024;
@@ -39,7 +40,7 @@ pub(super) enum HandshakeError {
 }
 
 /// Runs the client's side over `stream`.
-pub(super) fn run(stream: &mut TcpStream, credentials: &Credentials, deadline: Instant) -> Result<(), HandshakeError> {
+pub(super) fn run(stream: &mut Stream, credentials: &Credentials, deadline: Instant) -> Result<(), HandshakeError> {
     let mut reader = Reader {
         stream,
         deadline,
@@ -158,7 +159,7 @@ fn check_pong(message: Value, credentials: &Credentials, helo: &Helo, salt: &str
 
 /// Reads whole messages until a deadline.
 struct Reader<'a> {
-    stream: &'a mut TcpStream,
+    stream: &'a mut Stream,
     deadline: Instant,
     buffer: Vec<u8>,
 }
@@ -173,7 +174,8 @@ impl Reader<'_> {
     }
 
     fn send(&mut self, message: &[u8]) -> io::Result<()> {
-        self.stream.set_write_timeout(Some(self.left()?))?;
+        let left = self.left()?;
+        self.stream.set_timeout(left)?;
         self.stream.write_all(message)
     }
 
@@ -187,7 +189,8 @@ impl Reader<'_> {
             if self.buffer.len() >= MAX_MESSAGE {
                 return Err(HandshakeError::TooLong);
             }
-            self.stream.set_read_timeout(Some(self.left()?))?;
+            let left = self.left()?;
+            self.stream.set_timeout(left)?;
             let read = self.stream.read(&mut chunk)?;
             if read == 0 {
                 return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());

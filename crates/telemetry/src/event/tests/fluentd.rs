@@ -1,9 +1,13 @@
-use std::io::{BufReader, Write as _};
+use std::io::{self, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 
 use rmpv::Value;
 use sha2::{Digest as _, Sha512};
+use sluice_addr::Host;
 use sluice_config::value::Secret;
+use sluice_tls::config::{Certificates, PemSource};
+use sluice_tls::server::TlsServerParams;
+use sluice_tls::{HandshakeError, OpensslClientConfig, RustlsServerConfig, TlsStream};
 
 use super::*;
 
@@ -24,14 +28,14 @@ fn accept(listener: &TcpListener) -> BufReader<TcpStream> {
     BufReader::new(stream)
 }
 
-fn read(stream: &mut BufReader<TcpStream>) -> Vec<Value> {
+fn read(stream: &mut BufReader<impl Read>) -> Vec<Value> {
     match rmpv::decode::read_value(stream).unwrap() {
         Value::Array(items) => items,
         other => panic!("{other}"),
     }
 }
 
-fn write(stream: &mut BufReader<TcpStream>, value: &Value) {
+fn write(stream: &mut BufReader<impl Read + Write>, value: &Value) {
     let mut bytes = Vec::new();
     rmpv::encode::write_value(&mut bytes, value).unwrap();
     stream.get_mut().write_all(&bytes).unwrap();
@@ -90,7 +94,7 @@ fn strings_at_the_edges_of_their_encodings_arrive_whole() {
 }
 
 /// Plays the collector's part of the handshake.
-fn shake(stream: &mut BufReader<TcpStream>, key: &str, auth: &[u8]) -> Vec<Value> {
+fn shake(stream: &mut BufReader<impl Read + Write>, key: &str, auth: &[u8]) -> Vec<Value> {
     let nonce: &[u8] = b"\x00\xffnonce";
     write(
         stream,
@@ -303,6 +307,144 @@ fn a_bind_ip_is_the_connection_s_local_address() {
     logs.logger(LogKind::Task, "lt-a").log(Task::of("joe"));
     let (_, peer) = listener.accept().unwrap();
     assert_eq!(peer.ip().to_string(), "127.0.0.5");
+}
+
+/// The collector's side of a TLS connection, for blocking use.
+struct TlsSide {
+    stream: TlsStream<tokio::net::TcpStream>,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl TlsSide {
+    /// Accepts one connection; `Err` if its handshake fails.
+    fn accept(
+        listener: &TcpListener,
+        certificate: &rcgen::CertifiedKey<rcgen::KeyPair>,
+    ) -> Result<Self, HandshakeError> {
+        let pem = |text: String| PemSource::Inline(Secret::new(text));
+        let config = RustlsServerConfig {
+            certificate: Some(Certificates(vec![pem(certificate.cert.pem())])),
+            private_key: Some(pem(certificate.signing_key.serialize_pem())),
+            ..RustlsServerConfig::default()
+        };
+        let acceptor = TlsServerParams::from_rustls(&config, Path::new(""))
+            .unwrap()
+            .rustls()
+            .unwrap();
+        let (stream, _) = listener.accept().unwrap();
+        stream.set_nonblocking(true).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let stream = runtime.block_on(async {
+            let stream = tokio::net::TcpStream::from_std(stream).unwrap();
+            acceptor.accept(stream).await
+        })?;
+        Ok(Self { stream, runtime })
+    }
+}
+
+impl Read for TlsSide {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let read = tokio::io::AsyncReadExt::read(&mut self.stream, buf);
+        self.runtime.block_on(async { tokio::time::timeout(SOON, read).await? })
+    }
+}
+
+impl Write for TlsSide {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.runtime.block_on(async {
+            tokio::io::AsyncWriteExt::write_all(&mut self.stream, buf).await?;
+            tokio::io::AsyncWriteExt::flush(&mut self.stream).await?;
+            Ok(buf.len())
+        })
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn certificate() -> rcgen::CertifiedKey<rcgen::KeyPair> {
+    rcgen::generate_simple_self_signed(["collector.example".to_owned()]).unwrap()
+}
+
+/// A client that trusts this certificate alone.
+fn trusting(certificate: &rcgen::CertifiedKey<rcgen::KeyPair>) -> OpensslClientConfig {
+    OpensslClientConfig {
+        ca_certificate: Some(Certificates(vec![PemSource::Inline(Secret::new(
+            certificate.cert.pem(),
+        ))])),
+        no_default_ca_certificate: true,
+        ..OpensslClientConfig::default()
+    }
+}
+
+#[test]
+fn the_whole_conversation_can_go_through_tls() {
+    let certificate = certificate();
+    let (listener, config) = collector();
+    let logs = start(DriverConfig::Fluentd(FluentdConfig {
+        tls_client: Some(Box::new(trusting(&certificate))),
+        tls_name: Some(Host::parse("collector.example").unwrap()),
+        shared_key: Some(Secret::new("secret".to_owned())),
+        ..config
+    }));
+    let logger = logs.logger(LogKind::Task, "lt-a");
+    logger.log(Task::of("first"));
+    let mut stream = BufReader::new(TlsSide::accept(&listener, &certificate).unwrap());
+    shake(&mut stream, "secret", b"");
+    assert_eq!(user(&read(&mut stream)), "first");
+    // The connection is kept, whatever tickets came on it.
+    logger.log(Task::of("second"));
+    assert_eq!(user(&read(&mut stream)), "second");
+
+    drop(stream);
+    logger.log(Task::of("third"));
+    let mut stream = BufReader::new(TlsSide::accept(&listener, &certificate).unwrap());
+    shake(&mut stream, "secret", b"");
+    assert_eq!(user(&read(&mut stream)), "third");
+}
+
+#[test]
+fn a_collector_of_another_name_gets_no_record() {
+    let certificate = certificate();
+    let (listener, config) = collector();
+    let logs = start(DriverConfig::Fluentd(FluentdConfig {
+        tls_client: Some(Box::new(trusting(&certificate))),
+        tls_name: Some(Host::parse("other.example").unwrap()),
+        retry_queue_len: 0,
+        ..config
+    }));
+    let logger = logs.logger(LogKind::Task, "lt-a");
+    logger.log(Task::of("joe"));
+    assert!(TlsSide::accept(&listener, &certificate).is_err());
+    let from = Instant::now();
+    while numbers(&logger).3[3] == 0 {
+        assert!(from.elapsed() < SOON);
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn an_unusable_tls_file_is_told_at_the_start() {
+    let mut config = LogConfig {
+        default: DriverConfig::Fluentd(FluentdConfig {
+            tls_client: Some(Box::new(OpensslClientConfig {
+                ca_certificate: Some(Certificates(vec![PemSource::File("none.pem".into())])),
+                ..OpensslClientConfig::default()
+            })),
+            ..FluentdConfig::default()
+        })
+        .into(),
+        ..LogConfig::default()
+    };
+    config.set_base_dir(Path::new("/nowhere"));
+    let error = EventLogs::start(&config, &identity(), &Registry::new()).unwrap_err();
+    assert!(
+        matches!(&error, StartError::Tls(reason) if reason.to_string().contains("/nowhere/none.pem")),
+        "{error:?}"
+    );
 }
 
 #[test]
