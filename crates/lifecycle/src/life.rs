@@ -209,10 +209,12 @@ impl Telling {
     /// Writes out what is queued.
     async fn end(self) {
         let flushed = tokio::task::spawn_blocking(move || {
+            // The logs first: what came of the last records is among the last numbers.
+            let written = self.logs.shutdown(LAST_RECORDS);
             if let Some(stat) = self.stat {
                 stat.stop();
             }
-            self.logs.shutdown(LAST_RECORDS)
+            written
         });
         if !flushed.await.unwrap_or(false) {
             warn!("records of the event logs were lost at the end");
