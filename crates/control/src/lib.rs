@@ -14,6 +14,10 @@ mod error;
 mod listener;
 mod methods;
 pub mod paths;
+#[cfg(any(test, feature = "cases"))]
+#[doc(hidden)]
+pub mod properties;
+mod request;
 mod server;
 #[cfg(test)]
 mod tests;

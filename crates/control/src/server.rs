@@ -5,8 +5,6 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -14,8 +12,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use crate::methods::Methods;
-use crate::{Code, Error, Listener};
+use crate::{Code, Error, Listener, Methods, request};
 
 /// What a client may cost.
 #[derive(Clone, Debug)]
@@ -91,7 +88,7 @@ pub async fn serve(
             };
             // Either way the connection ends; its errors are the client's own affair.
             let _ = match refusal {
-                Some(error) => answers.send(Id::NULL, Err(error)).await,
+                Some(error) => answers.send(&request::refusal(&error)).await,
                 None => converse(read, &mut answers, &methods, &limits, stopped).await,
             };
         });
@@ -144,13 +141,10 @@ async fn converse(
         };
         match whole {
             Ok(Ok(Line::Whole)) if line.trim_ascii().is_empty() => {}
-            Ok(Ok(Line::Whole)) => {
-                let (id, answer) = answer(&line, methods).await;
-                answers.send(id, answer).await?;
-            }
+            Ok(Ok(Line::Whole)) => answers.send(&methods.answer(&line).await).await?,
             Ok(Ok(Line::TooLong)) => {
                 let error = Error::new(Code::Limit, format!("a request is at most {} bytes long", limits.line));
-                return answers.send(Id::NULL, Err(error)).await;
+                return answers.send(&request::refusal(&error)).await;
             }
             Ok(Ok(Line::End)) | Err(_) => return Ok(()),
             Ok(Err(e)) => return Err(e),
@@ -180,84 +174,13 @@ async fn read_line(lines: &mut BufReader<OwnedReadHalf>, line: &mut Vec<u8>, max
     Ok(Line::Whole)
 }
 
-/// A request, its variable parts still as text.
-#[derive(Deserialize)]
-struct Request<'a> {
-    jsonrpc: Option<String>,
-    method: Option<String>,
-    #[serde(borrow)]
-    params: Option<&'a RawValue>,
-    #[serde(borrow)]
-    id: Option<&'a RawValue>,
-}
-
-/// A response.
-#[derive(Serialize)]
-struct Response<'a> {
-    jsonrpc: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    result: Option<&'a RawValue>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<&'a Error>,
-    id: &'a RawValue,
-}
-
-/// The id of a request as it was written: a string or a number.
-struct Id(Box<RawValue>);
-
-impl Id {
-    const NULL: Option<Self> = None;
-
-    fn take(raw: &RawValue) -> Option<Self> {
-        let first = raw.get().as_bytes().first().copied();
-        matches!(first, Some(b'"' | b'-' | b'0'..=b'9')).then(|| Self(raw.to_owned()))
-    }
-}
-
-/// Answers one line. Pure but for what the method does.
-async fn answer(line: &[u8], methods: &Methods) -> (Option<Id>, Result<Box<RawValue>, Error>) {
-    let invalid = |message: &str| Err(Error::new(Code::InvalidRequest, message));
-    let Ok(text) = std::str::from_utf8(line) else {
-        return (Id::NULL, Err(Error::new(Code::Parse, "the request is not UTF-8")));
-    };
-    if text.trim_start().starts_with('[') {
-        return (Id::NULL, invalid("one request a line, no batches"));
-    }
-    let request: Request<'_> = match serde_json::from_str(text) {
-        Ok(request) => request,
-        Err(e) if e.is_data() => return (Id::NULL, invalid(&format!("not a request: {e}"))),
-        Err(e) => return (Id::NULL, Err(Error::new(Code::Parse, format!("not JSON: {e}")))),
-    };
-    let Some(id) = request.id.and_then(Id::take) else {
-        return (
-            Id::NULL,
-            invalid("`id` is missing, or not a string or number: every request is answered"),
-        );
-    };
-    let refused = match (&request.jsonrpc, &request.method) {
-        (Some(version), _) if version != "2.0" => invalid("`jsonrpc` is not \"2.0\""),
-        (_, None) => invalid("`method` is missing"),
-        (_, Some(method)) => methods.call(method, request.params).await,
-    };
-    (Some(id), refused)
-}
-
 struct Answers {
     write: OwnedWriteHalf,
     timeout: Duration,
 }
 
 impl Answers {
-    async fn send(&mut self, id: Option<Id>, answer: Result<Box<RawValue>, Error>) -> io::Result<()> {
-        let null = Id(RawValue::NULL.to_owned());
-        let response = Response {
-            jsonrpc: "2.0",
-            result: answer.as_deref().ok(),
-            error: answer.as_ref().err(),
-            id: &id.unwrap_or(null).0,
-        };
-        let mut line = serde_json::to_vec(&response)?;
-        line.push(b'\n');
-        timeout(self.timeout, self.write.write_all(&line)).await?
+    async fn send(&mut self, line: &[u8]) -> io::Result<()> {
+        timeout(self.timeout, self.write.write_all(line)).await?
     }
 }
