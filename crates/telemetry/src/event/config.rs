@@ -99,13 +99,19 @@ pub enum DriverConfig {
     #[default]
     Discard,
     /// A collector that speaks the fluentd Forward protocol.
-    Fluentd(FluentdConfig),
+    Fluentd(Box<FluentdConfig>),
     /// systemd's journal.
     Journal(JournalConfig),
     /// Standard output.
     Stdout(StdoutConfig),
     /// A syslog daemon.
     Syslog(SyslogConfig),
+}
+
+impl From<FluentdConfig> for DriverConfig {
+    fn from(config: FluentdConfig) -> Self {
+        Self::Fluentd(Box::new(config))
+    }
 }
 
 /// The `journal` driver. It has no keys.
@@ -240,7 +246,7 @@ pub struct FluentdConfig {
     /// TCP keepalive; on after 60 s of silence by default.
     pub tcp_keepalive: TcpKeepalive,
     /// TLS to the collector; off by default.
-    pub tls_client: Option<Box<OpensslClientConfig>>,
+    pub tls_client: Option<OpensslClientConfig>,
     /// Name to verify; the host of `address` when absent.
     pub tls_name: Option<Host>,
     /// Folder from which relative paths in `tls_client` count; see [`LogConfig::set_base_dir`].

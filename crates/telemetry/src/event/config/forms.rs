@@ -67,7 +67,7 @@ impl From<DriverName> for DriverConfig {
     fn from(name: DriverName) -> Self {
         match name {
             DriverName::Discard => Self::Discard,
-            DriverName::Fluentd => Self::Fluentd(FluentdConfig::default()),
+            DriverName::Fluentd => FluentdConfig::default().into(),
             DriverName::Journal => Self::Journal(JournalConfig::default()),
             DriverName::Stdout => Self::Stdout(StdoutConfig::default()),
             DriverName::Syslog => Self::Syslog(SyslogConfig {
@@ -117,7 +117,7 @@ impl From<LogForm> for LogConfig {
             LogForm::Map(map) => *map,
         };
         let syslog = map.syslog.map(|it| it.map(|it| DriverConfig::Syslog(it).into()));
-        let fluentd = map.fluentd.map(|it| it.map(|it| DriverConfig::Fluentd(it).into()));
+        let fluentd = map.fluentd.map(|it| it.map(|it| DriverConfig::from(it).into()));
         Self {
             default: Placed::last([map.default, syslog, fluentd]).unwrap_or_default(),
             task: map.task,
@@ -183,7 +183,7 @@ impl From<LoggerForm> for LoggerConfig {
         let driver = Placed::last([
             map.journal.map(|it| it.map(DriverConfig::Journal)),
             map.syslog.map(|it| it.map(DriverConfig::Syslog)),
-            map.fluentd.map(|it| it.map(DriverConfig::Fluentd)),
+            map.fluentd.map(|it| it.map(DriverConfig::from)),
             map.stdout.map(|it| it.map(DriverConfig::Stdout)),
         ]);
         Self {
@@ -340,7 +340,7 @@ pub(super) struct FluentdMap {
     tcp_keepalive: Option<TcpKeepalive>,
     /// TLS to the collector.
     #[serde(alias = "tls")]
-    tls_client: Option<Box<OpensslClientConfig>>,
+    tls_client: Option<OpensslClientConfig>,
     /// Name to verify; the host of `address` by default.
     tls_name: Option<Host>,
     /// For TCP connect, TLS and handshake together; 10s by default.

@@ -27,7 +27,7 @@ fn syslog(yaml: &str) -> SyslogConfig {
 
 fn fluentd(yaml: &str) -> FluentdConfig {
     match default_of(&format!("{{fluentd: {yaml}}}")).driver {
-        DriverConfig::Fluentd(fluentd) => fluentd,
+        DriverConfig::Fluentd(fluentd) => *fluentd,
         other => panic!("{other:?}"),
     }
 }
@@ -56,7 +56,7 @@ fn a_driver_s_name_is_the_driver_with_its_defaults() {
     let driver = |yaml| default_of(yaml).driver;
     assert_eq!(driver("journal"), DriverConfig::Journal(JournalConfig::default()));
     assert_eq!(driver("stdout"), DriverConfig::Stdout(StdoutConfig::default()));
-    assert_eq!(driver("fluentd"), DriverConfig::Fluentd(FluentdConfig::default()));
+    assert_eq!(driver("fluentd"), FluentdConfig::default().into());
     let named = SyslogConfig {
         facility: Facility::User,
         ..SyslogConfig::default()
@@ -184,7 +184,7 @@ fn fluentd_takes_every_key() {
             idle_time: sluice_config::value::Span::secs(30),
             ..TcpKeepalive::ON
         },
-        tls_client: Some(Box::default()),
+        tls_client: Some(OpensslClientConfig::default()),
         tls_name: Some(Host::parse("a.example").unwrap()),
         base_dir: PathBuf::new(),
         connect_timeout: Duration::from_secs(1),

@@ -58,7 +58,7 @@ fn digest(parts: &[&[u8]]) -> String {
 #[test]
 fn a_message_is_tag_event_time_and_map() {
     let (listener, config) = collector();
-    let logs = start(DriverConfig::Fluentd(config));
+    let logs = start(DriverConfig::from(config));
     logs.logger(LogKind::Task, "lt-a").log(Task::of("joe"));
     let message = read(&mut accept(&listener));
     assert_eq!(message.len(), 3);
@@ -80,7 +80,7 @@ fn a_message_is_tag_event_time_and_map() {
 #[test]
 fn strings_at_the_edges_of_their_encodings_arrive_whole() {
     let (listener, config) = collector();
-    let logs = start(DriverConfig::Fluentd(config));
+    let logs = start(DriverConfig::from(config));
     let logger = logs.logger(LogKind::Task, "lt-a");
     let lengths = [0, 31, 32, 255, 256, 65_535, 65_536];
     for len in lengths {
@@ -130,7 +130,7 @@ fn shake(stream: &mut BufReader<impl Read + Write>, key: &str, auth: &[u8]) -> V
 #[test]
 fn the_handshake_proves_key_and_user() {
     let (listener, config) = collector();
-    let logs = start(DriverConfig::Fluentd(FluentdConfig {
+    let logs = start(DriverConfig::from(FluentdConfig {
         shared_key: Some(Secret::new("secret".to_owned())),
         username: "me".to_owned(),
         password: Secret::new("pw".to_owned()),
@@ -151,7 +151,7 @@ fn the_handshake_proves_key_and_user() {
 #[test]
 fn no_user_is_told_to_a_collector_that_does_not_ask() {
     let (listener, config) = collector();
-    let logs = start(DriverConfig::Fluentd(FluentdConfig {
+    let logs = start(DriverConfig::from(FluentdConfig {
         shared_key: Some(Secret::new("secret".to_owned())),
         username: "me".to_owned(),
         password: Secret::new("pw".to_owned()),
@@ -167,7 +167,7 @@ fn no_user_is_told_to_a_collector_that_does_not_ask() {
 #[test]
 fn a_refused_key_is_tried_again_after_the_delay_and_the_record_kept() {
     let (listener, config) = collector();
-    let logs = start(DriverConfig::Fluentd(FluentdConfig {
+    let logs = start(DriverConfig::from(FluentdConfig {
         shared_key: Some(Secret::new("secret".to_owned())),
         ..config
     }));
@@ -181,7 +181,7 @@ fn a_refused_key_is_tried_again_after_the_delay_and_the_record_kept() {
 #[test]
 fn a_collector_that_does_not_know_the_key_gets_no_record() {
     let (listener, config) = collector();
-    let logs = start(DriverConfig::Fluentd(FluentdConfig {
+    let logs = start(DriverConfig::from(FluentdConfig {
         shared_key: Some(Secret::new("secret".to_owned())),
         ..config
     }));
@@ -206,7 +206,7 @@ fn a_collector_that_does_not_know_the_key_gets_no_record() {
 #[test]
 fn a_flood_in_place_of_the_greeting_is_refused() {
     let (listener, config) = collector();
-    let logs = start(DriverConfig::Fluentd(FluentdConfig {
+    let logs = start(DriverConfig::from(FluentdConfig {
         shared_key: Some(Secret::new("secret".to_owned())),
         ..config
     }));
@@ -226,7 +226,7 @@ fn a_flood_in_place_of_the_greeting_is_refused() {
 #[test]
 fn a_restarted_collector_is_found_and_nothing_is_lost() {
     let (listener, config) = collector();
-    let logs = start(DriverConfig::Fluentd(config));
+    let logs = start(DriverConfig::from(config));
     let logger = logs.logger(LogKind::Task, "lt-a");
     logger.log(Task::of("first"));
     let mut stream = accept(&listener);
@@ -246,7 +246,7 @@ fn while_the_collector_is_away_the_retry_queue_is_kept_and_the_rest_counted() {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     socket.bind(&any.into()).unwrap();
-    let logs = start(DriverConfig::Fluentd(FluentdConfig {
+    let logs = start(DriverConfig::from(FluentdConfig {
         address: socket.local_addr().unwrap().as_socket().unwrap().into(),
         connect_delay: Duration::from_millis(300),
         flush_interval: Duration::from_millis(1),
@@ -275,7 +275,7 @@ fn while_the_collector_is_away_the_retry_queue_is_kept_and_the_rest_counted() {
 fn a_collector_that_does_not_read_costs_the_record_it_is_stuck_in() {
     let (listener, config) = collector();
     let logs = start_with(LoggerConfig {
-        driver: DriverConfig::Fluentd(FluentdConfig {
+        driver: DriverConfig::from(FluentdConfig {
             write_timeout: Duration::from_millis(50),
             ..config
         }),
@@ -300,7 +300,7 @@ fn a_collector_that_does_not_read_costs_the_record_it_is_stuck_in() {
 #[test]
 fn a_bind_ip_is_the_connection_s_local_address() {
     let (listener, config) = collector();
-    let logs = start(DriverConfig::Fluentd(FluentdConfig {
+    let logs = start(DriverConfig::from(FluentdConfig {
         bind_ip: Some([127, 0, 0, 5].into()),
         ..config
     }));
@@ -384,8 +384,8 @@ fn trusting(certificate: &rcgen::CertifiedKey<rcgen::KeyPair>) -> OpensslClientC
 fn the_whole_conversation_can_go_through_tls() {
     let certificate = certificate();
     let (listener, config) = collector();
-    let logs = start(DriverConfig::Fluentd(FluentdConfig {
-        tls_client: Some(Box::new(trusting(&certificate))),
+    let logs = start(DriverConfig::from(FluentdConfig {
+        tls_client: Some(trusting(&certificate)),
         tls_name: Some(Host::parse("collector.example").unwrap()),
         shared_key: Some(Secret::new("secret".to_owned())),
         ..config
@@ -410,8 +410,8 @@ fn the_whole_conversation_can_go_through_tls() {
 fn a_collector_of_another_name_gets_no_record() {
     let certificate = certificate();
     let (listener, config) = collector();
-    let logs = start(DriverConfig::Fluentd(FluentdConfig {
-        tls_client: Some(Box::new(trusting(&certificate))),
+    let logs = start(DriverConfig::from(FluentdConfig {
+        tls_client: Some(trusting(&certificate)),
         tls_name: Some(Host::parse("other.example").unwrap()),
         retry_queue_len: 0,
         ..config
@@ -429,11 +429,11 @@ fn a_collector_of_another_name_gets_no_record() {
 #[test]
 fn an_unusable_tls_file_is_told_at_the_start() {
     let mut config = LogConfig {
-        default: DriverConfig::Fluentd(FluentdConfig {
-            tls_client: Some(Box::new(OpensslClientConfig {
+        default: DriverConfig::from(FluentdConfig {
+            tls_client: Some(OpensslClientConfig {
                 ca_certificate: Some(Certificates(vec![PemSource::File("none.pem".into())])),
                 ..OpensslClientConfig::default()
-            })),
+            }),
             ..FluentdConfig::default()
         })
         .into(),
@@ -454,6 +454,6 @@ fn secrets_are_not_in_the_debug_form() {
         password: Secret::new("hunter2".to_owned()),
         ..FluentdConfig::default()
     };
-    let text = format!("{:?}", DriverConfig::Fluentd(config));
+    let text = format!("{:?}", DriverConfig::from(config));
     assert!(!text.contains("sesame") && !text.contains("hunter2"), "{text}");
 }
