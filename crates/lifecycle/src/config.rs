@@ -1,11 +1,12 @@
 //! The sections that every daemon reads: `runtime`, `worker`, `log`, `stat`, `controller`, `naming`.
 
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use sluice_config::Load;
-use sluice_config::value::{ByteSize, Span};
+use sluice_config::value::{ByteSize, SchedAffinity, Span};
+use sluice_config::{Load, Misfit};
 use sluice_control::Limits;
 use sluice_telemetry::metrics::StatConfig;
 use sluice_telemetry::{LogConfig, Naming};
@@ -103,18 +104,56 @@ impl RuntimeConfig {
 
 /// The `worker` section: threads for the work, each with a runtime of its own.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
+#[serde(try_from = "WorkerSection")]
 pub struct WorkerConfig {
+    /// Threads in all; `None`: one per CPU.
+    pub thread_number: Option<NonZeroUsize>,
+    /// Threads of each runtime, of which the number of all threads is a multiple; `None`: 1.
+    pub thread_number_per_runtime: Option<NonZeroUsize>,
+    /// Stack of each thread; `None`: the system's.
+    pub thread_stack_size: Option<ByteSize>,
+    /// CPUs of each runtime.
+    pub sched_affinity: SchedAffinity,
+    /// Events taken from the system at a time; `None`: 1024.
+    pub max_io_events_per_tick: Option<usize>,
+}
+
+/// The `worker` section as written.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+struct WorkerSection {
     /// Threads in all. Default: one per CPU.
     #[serde(alias = "threads_total", alias = "thread_number_total")]
-    pub thread_number: Option<std::num::NonZeroUsize>,
+    thread_number: Option<NonZeroUsize>,
     /// Threads of each runtime, of which the number of all threads is a multiple. Default: 1.
     #[serde(alias = "threads_per_runtime")]
-    pub thread_number_per_runtime: Option<std::num::NonZeroUsize>,
-    /// Stack of each thread. Default: the system's.
-    pub thread_stack_size: Option<ByteSize>,
+    thread_number_per_runtime: Option<NonZeroUsize>,
+    /// Stack of each thread, in bytes. Default: the system's.
+    thread_stack_size: Option<ByteSize>,
+    /// CPUs of each runtime by its index, or `true` for one after the other.
+    sched_affinity: SchedAffinity,
     /// Events taken from the system at a time. Default: 1024.
-    pub max_io_events_per_tick: Option<usize>,
+    max_io_events_per_tick: Option<usize>,
+}
+
+impl TryFrom<WorkerSection> for WorkerConfig {
+    type Error = Misfit;
+
+    fn try_from(section: WorkerSection) -> Result<Self, Misfit> {
+        let total = section.thread_number.map_or_else(cpus, NonZeroUsize::get);
+        let each = section.thread_number_per_runtime.map_or(1, NonZeroUsize::get);
+        if !total.is_multiple_of(each) {
+            let message = format!("`thread_number` ({total}) is no multiple of `thread_number_per_runtime` ({each})");
+            return Err(Misfit::new(message));
+        }
+        Ok(Self {
+            thread_number: section.thread_number,
+            thread_number_per_runtime: section.thread_number_per_runtime,
+            thread_stack_size: section.thread_stack_size,
+            sched_affinity: section.sched_affinity,
+            max_io_events_per_tick: section.max_io_events_per_tick,
+        })
+    }
 }
 
 /// The `controller` section.
@@ -160,9 +199,11 @@ pub(crate) struct Common {
 impl Common {
     pub(crate) fn read<D: Daemon>(load: &mut Load) -> Self {
         let own = D::NAME.replace('-', "_");
+        let mut log: LogConfig = load.daemon_section(&own, "log").unwrap_or_default();
+        log.set_base_dir(load.base_dir());
         Self {
             naming: load.section("naming").unwrap_or_default(),
-            log: load.daemon_section(&own, "log").unwrap_or_default(),
+            log,
             stat: load.daemon_section(&own, "stat"),
             controller: load.daemon_section(&own, "controller").unwrap_or_default(),
             runtime: load

@@ -192,6 +192,15 @@ async fn a_wrong_command_line_is_64_and_a_wrong_configuration_78() {
 }
 
 #[tokio::test]
+async fn worker_threads_that_do_not_divide_are_a_configuration_error() {
+    let place = Place::new("auditd:\n  worker: {threads_total: 3, threads_per_runtime: 2, sched_affinity: true}\n");
+    let output = place.output(&["-t"]).await;
+    let told = stderr(&output);
+    assert_eq!(output.status.code(), Some(78), "{told}");
+    assert!(told.contains("main.yml:2:") && told.contains("(3) is no multiple of"), "{told}");
+}
+
+#[tokio::test]
 async fn a_test_of_a_good_configuration_is_silent_and_touches_nothing() {
     let place = Place::new("auditd: {runtime: {}}\n");
     let output = place.output(&["-t"]).await;
