@@ -106,6 +106,8 @@ pub(crate) enum Show {
     Server,
     /// Methods.
     Methods,
+    /// A list of maps, as a table.
+    Rows,
     /// A query whose failure is an answer.
     Query,
 }

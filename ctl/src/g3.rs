@@ -94,8 +94,31 @@ impl Strategy {
     }
 }
 
+/// What to do with a cache.
+#[derive(Debug, Subcommand)]
+pub(crate) enum CacheCommand {
+    /// Show the answers that it holds
+    Show {
+        /// Only this name
+        domain: Option<String>,
+        /// At most so many
+        #[arg(long)]
+        limit: Option<u32>,
+    },
+    /// Forget answers
+    Flush {
+        /// Only this name
+        domain: Option<String>,
+    },
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum ResolverCommand {
+    /// Show or flush the cache
+    Cache {
+        #[command(subcommand)]
+        command: CacheCommand,
+    },
     /// Resolve a name through the daemon
     Query {
         domain: String,
@@ -112,22 +135,44 @@ pub(crate) enum ResolverCommand {
         #[arg(long, value_name = "MS", default_value_t = 50)]
         resolution_delay: u16,
     },
+    /// Show the name servers and how they do
+    Upstreams,
 }
 
 impl ResolverCommand {
     pub(crate) fn call(&self, name: &str) -> Call {
-        let Self::Query {
-            domain,
-            strategy,
-            resolution_delay,
-        } = self;
-        let params = json!({
-            "name": name,
-            "domain": domain,
-            "strategy": strategy.name(),
-            "resolution_delay": resolution_delay,
-        });
-        Call::new("resolver.query", params).shown(Show::Query)
+        match self {
+            Self::Cache { command } => command.call(name),
+            Self::Query {
+                domain,
+                strategy,
+                resolution_delay,
+            } => {
+                let params = json!({
+                    "name": name,
+                    "domain": domain,
+                    "strategy": strategy.name(),
+                    "resolution_delay": resolution_delay,
+                });
+                Call::new("resolver.query", params).shown(Show::Query)
+            }
+            Self::Upstreams => Call::new("resolver.upstreams", json!({ "name": name })).shown(Show::Rows),
+        }
+    }
+}
+
+impl CacheCommand {
+    fn call(&self, name: &str) -> Call {
+        match self {
+            Self::Show { domain, limit } => {
+                let mut params = json!({ "name": name, "domain": domain });
+                if let Some(limit) = limit {
+                    params["limit"] = json!(limit);
+                }
+                Call::new("resolver.cache.show", params).shown(Show::Rows)
+            }
+            Self::Flush { domain } => Call::new("resolver.cache.flush", json!({ "name": name, "domain": domain })),
+        }
     }
 }
 
@@ -185,13 +230,14 @@ pub(crate) fn show(how: Show, value: &Value) {
             let rows = [
                 ("online", "online"),
                 ("alive tasks", "alive_tasks"),
-                ("total conn", "total_conn"),
-                ("total task", "total_task"),
+                ("total conn", "total_connections"),
+                ("total task", "total_tasks"),
             ];
             for (label, key) in rows {
                 println!("{label}: {}", output::text(&value[key]));
             }
         }
+        Show::Rows => output::table(&rows(value)),
         Show::Methods => {
             let row = |m: &Value| {
                 vec![
@@ -204,6 +250,28 @@ pub(crate) fn show(how: Show, value: &Value) {
             output::table(&rows);
         }
     }
+}
+
+/// A list of maps as a table: a column for each member that any of them has.
+fn rows(value: &Value) -> Vec<Vec<String>> {
+    let maps: Vec<_> = value
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_object)
+        .collect();
+    let mut columns: Vec<&String> = Vec::new();
+    for key in maps.iter().flat_map(|map| map.keys()) {
+        if !columns.contains(&key) {
+            columns.push(key);
+        }
+    }
+    let head = columns.iter().map(|key| key.to_uppercase()).collect();
+    let cell = |value: Option<&Value>| value.map_or_else(|| "-".to_owned(), output::text);
+    let body = maps
+        .iter()
+        .map(|map| columns.iter().map(|key| cell(map.get(*key))).collect());
+    std::iter::once(head).chain(body).collect()
 }
 
 /// Names of parameters, those that may be left out in brackets.
