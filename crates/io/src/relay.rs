@@ -137,11 +137,18 @@ impl<W: Watch> Relay<W> {
 
     fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<RelayEnd> {
         for from in [Side::Client, Side::Upstream] {
-            if let Poll::Ready(Err(end)) = self.poll_direction(cx, from) {
+            if let Poll::Ready(Err(end)) = self.poll_pump(cx, from) {
                 return Poll::Ready(end);
             }
         }
-        if self.up.state == State::Done && self.down.state == State::Done {
+        // Both ends are looked at first: if both are through, closing the sockets says the same as shutting them down.
+        let both = self.up.state != State::Open && self.down.state != State::Open;
+        let both_plain = self.client.plain().is_some() && self.upstream.plain().is_some();
+        if !(both && both_plain) {
+            poll_shutdown(cx, &mut self.up, &mut self.upstream);
+            poll_shutdown(cx, &mut self.down, &mut self.client);
+        }
+        if both && (both_plain || (self.up.state == State::Done && self.down.state == State::Done)) {
             return Poll::Ready(RelayEnd::Closed(self.first.unwrap_or(Side::Client)));
         }
         while self.idle.timer.poll_fired(cx).is_ready() {
@@ -160,48 +167,41 @@ impl<W: Watch> Relay<W> {
         Poll::Pending
     }
 
-    fn poll_direction(&mut self, cx: &mut Context<'_>, from: Side) -> Poll<Result<(), RelayEnd>> {
-        let (direction, source, sink, to, other_done) = match from {
-            Side::Client => {
-                let done = self.down.state == State::Done;
-                (&mut self.up, &mut self.client, &mut self.upstream, Side::Upstream, done)
-            }
-            Side::Upstream => {
-                let done = self.up.state == State::Done;
-                (&mut self.down, &mut self.upstream, &mut self.client, Side::Client, done)
-            }
+    /// Moves bytes from one side to the other until the side has ended.
+    fn poll_pump(&mut self, cx: &mut Context<'_>, from: Side) -> Poll<Result<(), RelayEnd>> {
+        let (direction, source, sink, to) = match from {
+            Side::Client => (&mut self.up, &mut self.client, &mut self.upstream, Side::Upstream),
+            Side::Upstream => (&mut self.down, &mut self.upstream, &mut self.client, Side::Client),
         };
-        if direction.state == State::Open {
-            let meter = Metered {
-                watch: &self.watch,
-                from,
-                to,
-            };
-            match ready!(direction.pump.poll(cx, source, sink, &meter)) {
-                Ok(PumpEnd::Eof | PumpEnd::Complete) => {}
-                Err(PumpError::Read(error)) => return Poll::Ready(Err(RelayEnd::ReadFailed(from, error))),
-                Err(PumpError::Write(error)) => return Poll::Ready(Err(RelayEnd::WriteFailed(to, error))),
-                Err(PumpError::Framing(never)) => match never {},
-                Err(PumpError::Truncated) => unreachable!("a tunnel may end anywhere"),
-            }
-            if self.first.is_none() {
-                self.first = Some(from);
-                self.watch.half_closed(from);
-            }
-            // With both ends through, closing the sockets says the same with one system call less. TLS needs its
-            // close_notify all the same.
-            direction.state = if other_done && sink.plain().is_some() {
-                State::Done
-            } else {
-                State::ShuttingDown
-            };
+        if direction.state != State::Open {
+            return Poll::Ready(Ok(()));
         }
-        if direction.state == State::ShuttingDown {
-            // A failing shutdown means that the peer is gone: nothing is left to tell it.
-            let _ = ready!(Pin::new(sink).poll_shutdown(cx));
-            direction.state = State::Done;
+        let meter = Metered {
+            watch: &self.watch,
+            from,
+            to,
+        };
+        match ready!(direction.pump.poll(cx, source, sink, &meter)) {
+            Ok(PumpEnd::Eof | PumpEnd::Complete) => {}
+            Err(PumpError::Read(error)) => return Poll::Ready(Err(RelayEnd::ReadFailed(from, error))),
+            Err(PumpError::Write(error)) => return Poll::Ready(Err(RelayEnd::WriteFailed(to, error))),
+            Err(PumpError::Framing(never)) => match never {},
+            Err(PumpError::Truncated) => unreachable!("a tunnel may end anywhere"),
         }
+        if self.first.is_none() {
+            self.first = Some(from);
+            self.watch.half_closed(from);
+        }
+        direction.state = State::ShuttingDown;
         Poll::Ready(Ok(()))
+    }
+}
+
+/// Hands the end of one direction on to its sink.
+fn poll_shutdown(cx: &mut Context<'_>, direction: &mut Direction, sink: &mut Stream) {
+    // A failing shutdown means that the peer is gone: nothing is left to tell it.
+    if direction.state == State::ShuttingDown && Pin::new(sink).poll_shutdown(cx).is_ready() {
+        direction.state = State::Done;
     }
 }
 

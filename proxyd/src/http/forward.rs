@@ -58,13 +58,17 @@ pub(crate) async fn run(session: &mut Session, mut client: Client, mut request: 
         request: &mut request,
     };
     match exchange.run(&mut client).await {
-        Ok(Outcome::Done { client_persists }) => {
+        Ok(Outcome::Done {
+            client_persists,
+            request_done,
+        }) => {
             task.finished();
             buffer::recycle(std::mem::take(&mut request.head));
-            if client_persists {
-                After::Next(client)
-            } else {
-                After::Close(client)
+            match (client_persists, request_done && client.buf.is_empty()) {
+                (true, _) => After::Next(client),
+                // Nothing that the client sent is left unread, so that no reset can overtake the response.
+                (false, true) => After::Gone,
+                (false, false) => After::Close(client),
             }
         }
         Ok(Outcome::Upgraded {
@@ -89,6 +93,8 @@ pub(crate) async fn run(session: &mut Session, mut client: Client, mut request: 
 enum Outcome {
     Done {
         client_persists: bool,
+        /// The whole request has been read.
+        request_done: bool,
     },
     Upgraded {
         upstream: Stream,
@@ -524,6 +530,7 @@ impl Exchange<'_> {
             upstream: head.keep_alive && !head.taints && upload.is_done(),
             private: is_connection_bound(self.request, &head),
             client: persists,
+            upload_done: upload.is_done(),
         };
         let rest = &bytes.filled()[head.len..];
         self.task.add_r_rd(bytes.filled().len() as u64);
@@ -547,6 +554,7 @@ impl Exchange<'_> {
             self.keep(upstream, &keep, excess);
             return Ok(Outcome::Done {
                 client_persists: keep.client,
+                request_done: keep.upload_done,
             });
         }
         self.pump_response(client, upstream, upload, body, &keep).await
@@ -595,6 +603,7 @@ impl Exchange<'_> {
         self.keep(upstream, keep, excess);
         Ok(Outcome::Done {
             client_persists: keep.client,
+            request_done: upload.is_done(),
         })
     }
 
@@ -627,7 +636,10 @@ impl Exchange<'_> {
             out.clear();
             if scanner.is_done() {
                 self.task.note_response_received();
-                return Ok(Outcome::Done { client_persists: false });
+                return Ok(Outcome::Done {
+                    client_persists: false,
+                    request_done: false,
+                });
             }
             client.timer.arm(stall);
             let Upstream { stream, buf, .. } = &mut upstream;
@@ -721,6 +733,7 @@ struct Keep {
     /// The upstream connection is authenticated: it serves this client only.
     private: bool,
     client: bool,
+    upload_done: bool,
 }
 
 /// Whether the peers authenticate the connection rather than the request (Negotiate and NTLM do).
