@@ -335,7 +335,7 @@ async fn next_end(proxyd: &mut Wave, helpers: &mut Wave) -> Option<anyhow::Resul
 
 /// One line for a daemon that is ready.
 fn announce(name: &str, status: &Value) {
-    let (pid, listening) = (&status["pid"], status::listening(&status["listening"]));
+    let (pid, listening) = (&status["pid"], status::dash(sluice_control::listening(status)));
     match status["note"].as_str() {
         Some(note) => println!("up: {name} is ready, pid {pid}, listening: {listening} ({note})"),
         None => println!("up: {name} is ready, pid {pid}, listening: {listening}"),

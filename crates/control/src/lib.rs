@@ -12,6 +12,7 @@
 mod client;
 mod error;
 mod listener;
+mod listening;
 mod methods;
 pub mod paths;
 #[cfg(any(test, feature = "cases"))]
@@ -25,6 +26,7 @@ mod tests;
 pub use client::{CallError, Client, ConnectError};
 pub use error::{Code, Error};
 pub use listener::{BindError, Listener};
+pub use listening::listening;
 pub use methods::{Description, Methods, NoParams};
 pub use server::{Limits, Peers, serve};
 

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use serde_json::Value;
 use sluice_control::{Limits, Listener, Methods, Peers, paths};
 use sluice_sys::daemon;
 use sluice_telemetry::metrics::{self, Registration, Registry, RuntimeGauges};
@@ -168,10 +167,9 @@ async fn asked_to_end(signals: &mut Signals) {
 
 fn announce<D: Daemon>(process: &Process<D>, ready: impl FnOnce()) {
     let status = process.daemon.status();
-    let listening = match status.get("listening") {
-        Some(Value::Array(none)) if none.is_empty() => "none".to_owned(),
-        Some(listening) => listening.to_string(),
-        None => "none".to_owned(),
+    let listening = match sluice_control::listening(&status) {
+        none if none.is_empty() => "none".to_owned(),
+        listening => listening,
     };
     notify::ready("serving");
     ready();

@@ -16,8 +16,8 @@ use crate::shutdown::{Machine, Order, State, Step};
 use crate::signals::{self, Signals};
 use crate::{Daemon, Drain, Tasks, notify};
 
-/// Tasks that were ordered to quit at once get so long to write their last record.
-const LAST_WORDS: Duration = Duration::from_millis(500);
+/// What runs in the background gets so long to end.
+const BACKGROUND: Duration = Duration::from_millis(500);
 
 /// Why the main loop ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +45,13 @@ type Draining = Pin<Box<dyn Future<Output = ()> + Send>>;
 impl<D: Daemon> Supervisor<D> {
     /// Runs until the daemon has stopped.
     pub(crate) async fn run(mut self) -> Ended {
-        let mut machine = Machine::online(self.runtime.server_offline_delay, self.runtime.task_wait_timeout);
+        let RuntimeConfig {
+            server_offline_delay,
+            task_wait_delay,
+            task_wait_timeout,
+            ..
+        } = self.runtime;
+        let mut machine = Machine::online(server_offline_delay, task_wait_delay.saturating_add(task_wait_timeout));
         let mut wait_until: Option<Instant> = None;
         let mut drain: Option<(Drain, Draining)> = None;
         let mut ended = Ended::Asked;
@@ -83,16 +89,13 @@ impl<D: Daemon> Supervisor<D> {
                 }
                 Step::Drain(wait) => {
                     wait_until = None;
-                    let settle = self.runtime.task_wait_delay;
                     match &drain {
                         Some((running, _)) => running.set(wait),
-                        None => drain = Some(self.begin_drain(Drain::starting_now(settle, wait), wait)),
+                        None => drain = Some(self.begin_drain(wait)),
                     }
                 }
                 Step::Quit => {
-                    let (running, _) = drain.get_or_insert_with(|| {
-                        self.begin_drain(Drain::starting_now(Duration::ZERO, Duration::ZERO), Duration::ZERO)
-                    });
+                    let (running, _) = drain.get_or_insert_with(|| self.begin_drain(Duration::ZERO));
                     running.cut_short.cancel();
                 }
             }
@@ -110,37 +113,23 @@ impl<D: Daemon> Supervisor<D> {
         Step::Stay
     }
 
-    fn begin_drain(&mut self, drain: Drain, limit: Duration) -> (Drain, Draining) {
+    fn begin_drain(&self, limit: Duration) -> (Drain, Draining) {
+        let drain = Drain::starting_now(limit, self.runtime.task_quit_timeout);
         let process = Arc::clone(&self.process);
         notice!("stopping"; "tasks" => process.tasks.alive(), "at_most" => ?limit);
         notify::stopping("draining", limit.saturating_add(self.runtime.task_quit_timeout));
         self.make_room.cancel();
         let (background, granted) = (self.background.clone(), drain.clone());
-        let quit_timeout = self.runtime.task_quit_timeout;
         let draining = async move {
             process.tasks.stop();
             process.daemon.stop(granted.clone()).await;
-            quit(&process.tasks, &granted, quit_timeout).await;
+            if !granted.quit(&process.tasks).await {
+                warn!("tasks are dropped"; "tasks" => process.tasks.alive());
+            }
             background.quit();
-            background.wait(LAST_WORDS).await;
+            background.wait(BACKGROUND).await;
         };
         (drain, Box::pin(draining))
-    }
-}
-
-/// Orders the tasks that are left to quit and waits for them, shortly if the drain was cut short.
-async fn quit(tasks: &Tasks, drain: &Drain, limit: Duration) {
-    tasks.quit();
-    let forced = async {
-        drain.cut_short.cancelled().await;
-        tokio::time::sleep(LAST_WORDS).await;
-    };
-    tokio::select! {
-        _ = tasks.wait(limit.max(LAST_WORDS)) => {}
-        () = forced => {}
-    }
-    if tasks.alive() > 0 {
-        warn!("tasks are dropped"; "tasks" => tasks.alive());
     }
 }
 

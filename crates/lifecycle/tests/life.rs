@@ -197,7 +197,10 @@ async fn worker_threads_that_do_not_divide_are_a_configuration_error() {
     let output = place.output(&["-t"]).await;
     let told = stderr(&output);
     assert_eq!(output.status.code(), Some(78), "{told}");
-    assert!(told.contains("main.yml:2:") && told.contains("(3) is no multiple of"), "{told}");
+    assert!(
+        told.contains("main.yml:2:") && told.contains("(3) is no multiple of"),
+        "{told}"
+    );
 }
 
 #[tokio::test]
