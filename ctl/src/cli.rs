@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueHint};
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 
 use crate::call::DaemonCommand;
@@ -82,6 +82,12 @@ struct One {
 /// Reads the command line; the name that the program was called by may choose a daemon.
 pub(crate) fn read(args: Vec<OsString>) -> Result<Cli, clap::Error> {
     let called = args.first().map(PathBuf::from).unwrap_or_default();
+    if let Some(shell) = asks_for_completion(&args) {
+        return Ok(Cli {
+            target: Target::default(),
+            command: Command::Completion { shell },
+        });
+    }
     if let Some((daemon, name)) = by_name(&called) {
         return read_one(daemon, name, &args);
     }
@@ -102,6 +108,17 @@ pub(crate) fn read(args: Vec<OsString>) -> Result<Cli, clap::Error> {
         target: group.target,
         command,
     })
+}
+
+/// `--completion SHELL` alone, as g3proxy's client has it beside its subcommands.
+fn asks_for_completion(args: &[OsString]) -> Option<Shell> {
+    let words: Vec<&str> = args.iter().skip(1).map_while(|arg| arg.to_str()).collect();
+    let shell = match words.as_slice() {
+        ["--completion", shell] => shell,
+        [word] => word.strip_prefix("--completion=")?,
+        _ => return None,
+    };
+    Shell::from_str(shell, true).ok()
 }
 
 fn daemon(name: &str) -> Option<&'static str> {
@@ -282,6 +299,16 @@ mod tests {
         ] {
             let cli = parse(line).unwrap();
             assert!(cli.target.json && cli.target.group() == "a");
+        }
+        for line in [
+            "g3proxy-ctl --completion zsh",
+            "sluicectl --completion=bash",
+            "proxyd-ctl completion fish",
+        ] {
+            assert!(
+                matches!(parse(line).unwrap().command, Command::Completion { .. }),
+                "{line}"
+            );
         }
         assert!(parse("sluicectl status nobody").is_err());
         assert!(parse("sluicectl check").is_err());

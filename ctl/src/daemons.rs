@@ -11,7 +11,7 @@ use tokio::time::timeout;
 pub(crate) const ALL: [&str; 5] = ["resolverd", "certgend", "auditd", "icap-stub", "proxyd"];
 
 /// Which group, and how to print.
-#[derive(Clone, Debug, clap::Args)]
+#[derive(Clone, Debug, Default, clap::Args)]
 pub(crate) struct Target {
     /// The group [default: default]
     #[arg(

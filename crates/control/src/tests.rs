@@ -262,6 +262,33 @@ async fn a_stop_closes_idle_connections_and_finishes_running_calls() {
     tokio::join!(serving, client);
 }
 
+// RL-10
+#[tokio::test]
+async fn another_uid_is_refused_even_if_it_reaches_the_socket() {
+    use std::os::unix::fs::PermissionsExt;
+    if !rustix::process::geteuid().is_root() {
+        return; // only root can be somebody else
+    }
+    let served = Served::start(Limits::default());
+    for (path, mode) in [(served.dir.path(), 0o755), (&served.path(), 0o666)] {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let script =
+        "import socket,sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); print(s.recv(999).decode())";
+    let asked = tokio::process::Command::new("python3")
+        .args(["-c", script])
+        .arg(served.path())
+        .uid(65534)
+        .output()
+        .await;
+    let Ok(asked) = asked else {
+        return; // no python
+    };
+    let answer: Value = serde_json::from_slice(&asked.stdout).unwrap();
+    assert_eq!(answer["error"]["code"], -32001);
+    assert_eq!(answer["error"]["message"], "uid 65534 may not control this daemon");
+}
+
 #[tokio::test]
 async fn describe_lists_methods_with_the_schema_of_their_parameters() {
     let served = Served::start(Limits::default());

@@ -154,6 +154,71 @@ fn a_group_reload_is_all_or_nothing() {
     assert_eq!(group.json(&["auditd", "status"])["reloads"], 1);
 }
 
+/// A small group with a fault in two daemons' parts, and one that all of them see.
+const BROKEN: &str = "no_such_section: 1
+resolver: [{name: dns, type: hickory, server: 127.0.0.1, no_such_key: 1}]
+escaper: [{name: out, type: direct_fixed, resolver: dsn}]
+server: [{name: web, type: http_proxy, listen: 127.0.0.1:0, escaper: out}]
+";
+
+#[test]
+fn a_check_joins_what_all_daemons_find() {
+    let group = Group::new(BROKEN);
+    let main = group.path("main.yml");
+    let words = ["check", "-c", main.to_str().unwrap()];
+    let output = group.run(&words);
+    let told = stderr(&output);
+    assert_eq!(output.status.code(), Some(78), "{told}");
+    for fault in ["main.yml:1:1:", "no_such_key", "`dsn`"] {
+        assert_eq!(
+            told.lines().filter(|line| line.contains(fault)).count(),
+            1,
+            "{fault}: {told}"
+        );
+    }
+    let found = group.json(&words);
+    assert_eq!(found["ok"], false);
+    assert_eq!(found["errors"][0]["daemons"].as_array().unwrap().len(), 5, "{found}");
+    group.write(
+        &BROKEN
+            .replace("no_such_section: 1\n", "")
+            .replace(", no_such_key: 1", "")
+            .replace("dsn", "dns"),
+    );
+    let output = group.run(&words);
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+}
+
+#[test]
+fn the_schema_of_a_group_is_one_and_whole() {
+    let schema = Group::new("{}").json(&["schema"]);
+    for section in [
+        "server",
+        "escaper",
+        "resolver",
+        "log",
+        "stat",
+        "runtime",
+        "worker",
+        "icap_stub",
+        "naming",
+        "peers",
+    ] {
+        assert!(schema["properties"][section].is_object(), "{section}");
+    }
+    let text = schema.to_string();
+    let used = text
+        .split("\"#/$defs/")
+        .skip(1)
+        .map(|rest| rest.split('"').next().unwrap());
+    for name in used {
+        assert!(
+            schema["$defs"][name].is_object() || schema["$defs"][name].is_boolean(),
+            "{name} is not defined"
+        );
+    }
+}
+
 /// A process that does not outlive its test.
 struct Kill(std::process::Child);
 

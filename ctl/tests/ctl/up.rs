@@ -39,6 +39,29 @@ fn a_bounded_form_ends_by_itself() {
 }
 
 #[test]
+fn the_whole_group_comes_up_in_order() {
+    let group = Group::new(
+        "resolver: [{name: dns, type: hickory, server: 127.0.0.1}]
+escaper: [{name: out, type: direct_fixed, resolver: dns}]
+server: [{name: web, type: http_proxy, listen: 127.0.0.1:0, escaper: out}]
+",
+    );
+    let main = group.path("main.yml");
+    let output = group.run(&["up", "-c", main.to_str().unwrap(), "--until-ready"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let told = stdout(&output);
+    let ready = told
+        .lines()
+        .filter_map(|line| line.strip_prefix("up: ")?.split(" is ready").next());
+    let order: Vec<_> = ready.filter(|name| !name.contains(' ')).collect();
+    assert_eq!(
+        order[..5],
+        ["resolverd", "certgend", "auditd", "icap-stub", "proxyd"],
+        "{told}"
+    );
+}
+
+#[test]
 fn a_crashed_child_starts_again_and_the_exit_code_tells() {
     let group = Group::new("{}");
     let mut up = group.up(&[]);
