@@ -17,9 +17,9 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-#[cfg(test)]
-pub(crate) use collector::Emit;
 pub use collector::{Collector, Gauge, Object, Rule};
+#[cfg(test)]
+pub(crate) use collector::{Emit, Line};
 pub use config::{Listen, OpenMetricsConfig, StatConfig};
 pub use registry::{Registration, Registry, Source};
 pub use runtime::RuntimeGauges;

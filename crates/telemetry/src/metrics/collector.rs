@@ -1,7 +1,9 @@
 //! What a source tells its numbers to.
 
 use std::fmt::Write as _;
+use std::hash::{BuildHasher as _, Hash as _, Hasher as _};
 use std::ops::Range;
+use std::sync::LazyLock;
 
 /// When a number is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,14 +68,31 @@ impl From<usize> for Gauge {
 
 /// Takes what a [`Collector`] was told, tags complete.
 pub(crate) trait Emit {
-    fn counter(&mut self, name: &str, tags: &[(&str, &str)], rule: Rule, value: u64);
-    fn gauge(&mut self, name: &str, tags: &[(&str, &str)], rule: Rule, value: Gauge);
+    fn counter(&mut self, line: &Line<'_>, rule: Rule, value: u64);
+    fn gauge(&mut self, line: &Line<'_>, rule: Rule, value: Gauge);
 }
+
+/// One number's name and place.
+#[derive(Debug)]
+pub(crate) struct Line<'a> {
+    pub(crate) name: &'a str,
+    /// All tags but `daemon_group`.
+    pub(crate) tags: &'a [(&'a str, &'a str)],
+    /// The same for the same number of the same object, also when its static tags or `online` have changed.
+    pub(crate) id: u64,
+}
+
+/// The tag that changes in the life of an object.
+const ONLINE: &str = "online";
+
+static HASHER: LazyLock<foldhash::quality::RandomState> = LazyLock::new(Default::default);
 
 /// Takes the numbers of one source.
 pub struct Collector<'a> {
     out: &'a mut dyn Emit,
     sanitise: bool,
+    /// Hash of what the current object is known by.
+    object: u64,
     /// Text of the current object's tags.
     text: String,
     tags: Vec<(Range<usize>, Range<usize>)>,
@@ -85,6 +104,7 @@ impl<'a> Collector<'a> {
         Self {
             out,
             sanitise,
+            object: 0,
             text: String::new(),
             tags: Vec::new(),
         }
@@ -92,7 +112,15 @@ impl<'a> Collector<'a> {
 
     /// Begins an object with its common tags, in their documented order. `daemon_group` is not among them: it is
     /// added to everything.
+    ///
+    /// An object is known by these tags: under the same ones it is the same, whatever `online` says and whatever
+    /// [`Object::tag`] adds, and its counters go on.
     pub fn object(&mut self, tags: &[(&str, &str)]) -> Object<'_, 'a> {
+        let mut hasher = HASHER.build_hasher();
+        for tag in tags.iter().filter(|(key, _)| *key != ONLINE) {
+            tag.hash(&mut hasher);
+        }
+        self.object = hasher.finish();
         self.text.clear();
         self.tags.clear();
         let mut object = Object { collector: self };
@@ -159,7 +187,7 @@ impl Object<'_, '_> {
             Rule::Set { lead } => lead != 0,
         };
         if shown {
-            self.emit(tags, |out, tags| out.counter(name, tags, rule, value));
+            self.emit(name, tags, |out, line| out.counter(line, rule, value));
         }
     }
 
@@ -167,7 +195,7 @@ impl Object<'_, '_> {
     pub fn gauge(&mut self, name: &str, rule: Rule, tags: &[(&str, &str)], value: impl Into<Gauge>) {
         if rule != (Rule::Set { lead: 0 }) {
             let value = value.into();
-            self.emit(tags, |out, tags| out.gauge(name, tags, rule, value));
+            self.emit(name, tags, |out, line| out.gauge(line, rule, value));
         }
     }
 
@@ -177,7 +205,8 @@ impl Object<'_, '_> {
         self.collector.tags.push((key, value));
     }
 
-    fn emit(&mut self, own: &[(&str, &str)], emit: impl FnOnce(&mut dyn Emit, &[(&str, &str)])) {
+    fn emit(&mut self, name: &str, own: &[(&str, &str)], emit: impl FnOnce(&mut dyn Emit, &Line<'_>)) {
+        let id = HASHER.hash_one((self.collector.object, name, own));
         let common_text = self.collector.text.len();
         let common = self.collector.tags.len();
         for (key, value) in own {
@@ -186,7 +215,7 @@ impl Object<'_, '_> {
         let Collector { out, text, tags, .. } = &mut *self.collector;
         let slice = |range: &Range<usize>| text.get(range.clone()).unwrap_or_default();
         let all: Vec<(&str, &str)> = tags.iter().map(|(key, value)| (slice(key), slice(value))).collect();
-        emit(&mut **out, &all);
+        emit(&mut **out, &Line { name, tags: &all, id });
         text.truncate(common_text);
         tags.truncate(common);
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 pub(super) use endpoint::Endpoint;
 
-use super::collector::{Collector, Emit, Gauge, Rule, openmetrics_name};
+use super::collector::{Collector, Emit, Gauge, Line, Rule, openmetrics_name};
 use super::help::help;
 use super::registry::Reader;
 
@@ -22,7 +22,7 @@ pub(super) struct Page {
     prefix: Arc<str>,
     group: Arc<str>,
     /// Gauges told under [`Rule::NonZero`].
-    told: HashSet<String>,
+    told: HashSet<u64>,
 }
 
 impl Page {
@@ -68,7 +68,7 @@ struct Family {
 struct Families<'a> {
     prefix: &'a str,
     group: &'a str,
-    told: &'a mut HashSet<String>,
+    told: &'a mut HashSet<u64>,
     all: BTreeMap<String, Family>,
 }
 
@@ -120,9 +120,9 @@ impl Families<'_> {
 }
 
 impl Emit for Families<'_> {
-    fn counter(&mut self, name: &str, tags: &[(&str, &str)], _: Rule, value: u64) {
-        let labels = self.labels(tags);
-        let Some(family) = self.family(name, true) else {
+    fn counter(&mut self, line: &Line<'_>, _: Rule, value: u64) {
+        let labels = self.labels(line.tags);
+        let Some(family) = self.family(line.name, true) else {
             return;
         };
         // Two objects with the same tags are one series, as they are for a StatsD server.
@@ -138,16 +138,15 @@ impl Emit for Families<'_> {
         }
     }
 
-    fn gauge(&mut self, name: &str, tags: &[(&str, &str)], rule: Rule, value: Gauge) {
-        let labels = self.labels(tags);
+    fn gauge(&mut self, line: &Line<'_>, rule: Rule, value: Gauge) {
+        let labels = self.labels(line.tags);
         if rule == Rule::NonZero {
-            let series = format!("{name}{labels}");
-            if value.is_zero() && !self.told.contains(&series) {
+            if value.is_zero() && !self.told.contains(&line.id) {
                 return;
             }
-            self.told.insert(series);
+            self.told.insert(line.id);
         }
-        if let Some(family) = self.family(name, false) {
+        if let Some(family) = self.family(line.name, false) {
             family.samples.insert(labels, value);
         }
     }

@@ -2,16 +2,15 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::hash::{BuildHasher as _, Hash as _, Hasher as _};
 use std::io;
 use std::panic::RefUnwindSafe;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use cadence::{Counted as _, Gauged as _, MetricSink, StatsdClient};
+use cadence::{Counted as _, Gauged as _, Metric, MetricBuilder, MetricSink, StatsdClient};
 
-use super::collector::{Collector, Emit, Gauge, Rule, sanitised};
+use super::collector::{Collector, Emit, Gauge, Line, Rule, sanitised};
 use super::config::StatConfig;
 use super::registry::{Reader, Source};
 use crate::transport::{Datagrams, Target};
@@ -121,7 +120,7 @@ struct Emission {
     told: Map<Told>,
 }
 
-/// What was told last of one source, by the hash of name and tags.
+/// What was told last of one source, by [`Line::id`].
 #[derive(Default)]
 struct Told {
     counters: Map<u64>,
@@ -131,7 +130,6 @@ struct Told {
 struct Lines {
     client: StatsdClient,
     group: String,
-    hasher: foldhash::quality::RandomState,
 }
 
 impl Emission {
@@ -145,7 +143,6 @@ impl Emission {
             lines: Lines {
                 client,
                 group: sanitised(group),
-                hasher: foldhash::quality::RandomState::default(),
             },
             told: Map::default(),
         }
@@ -168,60 +165,52 @@ impl Emission {
 
 impl Lines {
     fn tell(&self, source: &dyn Source, told: &mut Told) {
-        let mut line = Line { lines: self, told };
-        source.collect(&mut Collector::new(&mut line, true));
+        let mut writer = Writer { lines: self, told };
+        source.collect(&mut Collector::new(&mut writer, true));
     }
 
-    fn hash(&self, name: &str, tags: &[(&str, &str)]) -> u64 {
-        let mut hasher = self.hasher.build_hasher();
-        name.hash(&mut hasher);
-        tags.hash(&mut hasher);
-        hasher.finish()
+    fn tag<'m, 'c, T>(&'m self, metric: MetricBuilder<'m, 'c, T>, line: &'m Line<'_>) -> MetricBuilder<'m, 'c, T>
+    where
+        T: Metric + From<String>,
+    {
+        let metric = metric.with_tag("daemon_group", &self.group);
+        line.tags
+            .iter()
+            .fold(metric, |metric, (key, value)| metric.with_tag(key, value))
     }
 }
 
 /// Writes the lines of one source.
-struct Line<'a> {
+struct Writer<'a> {
     lines: &'a Lines,
     told: &'a mut Told,
 }
 
-impl Emit for Line<'_> {
-    fn counter(&mut self, name: &str, tags: &[(&str, &str)], _: Rule, value: u64) {
-        let last = self.told.counters.entry(self.lines.hash(name, tags)).or_default();
+impl Emit for Writer<'_> {
+    fn counter(&mut self, line: &Line<'_>, _: Rule, value: u64) {
+        let last = self.told.counters.entry(line.id).or_default();
         let more = value.saturating_sub(*last);
         *last = value;
-        let mut line = self
-            .lines
-            .client
-            .count_with_tags(name, more)
-            .with_tag("daemon_group", &self.lines.group);
-        for (key, value) in tags {
-            line = line.with_tag(key, value);
-        }
-        line.send();
+        self.lines
+            .tag(self.lines.client.count_with_tags(line.name, more), line)
+            .send();
     }
 
-    fn gauge(&mut self, name: &str, tags: &[(&str, &str)], rule: Rule, value: Gauge) {
+    fn gauge(&mut self, line: &Line<'_>, rule: Rule, value: Gauge) {
         if rule == Rule::NonZero {
-            let hash = self.lines.hash(name, tags);
-            if value.is_zero() && !self.told.gauges.contains(&hash) {
+            if value.is_zero() && !self.told.gauges.contains(&line.id) {
                 return;
             }
-            self.told.gauges.insert(hash);
+            self.told.gauges.insert(line.id);
         }
         let client = &self.lines.client;
-        let line = match value {
-            Gauge::Float(value) => client.gauge_with_tags(name, value),
+        let metric = match value {
+            Gauge::Float(value) => client.gauge_with_tags(line.name, value),
             // Cadence has no signed gauge; an f64 without fraction is written as an integer.
-            Gauge::Int(value) => client.gauge_with_tags(name, value as f64),
-            Gauge::Uint(value) => client.gauge_with_tags(name, value),
+            Gauge::Int(value) => client.gauge_with_tags(line.name, value as f64),
+            Gauge::Uint(value) => client.gauge_with_tags(line.name, value),
         };
-        let mut line = line.with_tag("daemon_group", &self.lines.group);
-        for (key, value) in tags {
-            line = line.with_tag(key, value);
-        }
-        line.send();
+        self.lines.tag(metric, line).send();
     }
 }
 

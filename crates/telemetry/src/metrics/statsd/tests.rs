@@ -116,6 +116,35 @@ fn lines_are_differences_and_follow_the_emission_rules() {
 }
 
 #[test]
+fn counters_go_on_when_an_object_goes_offline_or_gets_other_static_tags() {
+    struct Named(AtomicU64);
+    impl Source for Named {
+        fn collect(&self, out: &mut Collector<'_>) {
+            let turn = self.0.fetch_add(1, Ordering::Relaxed);
+            let online = if turn == 0 { "y" } else { "n" };
+            for rr_type in ["A", "AAAA"] {
+                let tags = [("server", "a"), ("online", online), ("rr_type", rr_type)];
+                let turn_tag = turn.to_string();
+                let mut object = out.object(&tags).tag("turn", &turn_tag);
+                object.counter("n", Rule::Always, &[("transport", "tcp")], 10 + turn);
+            }
+        }
+    }
+    let registry = Registry::new();
+    let _registration = registry.register(Arc::new(Named(AtomicU64::new(0))));
+    let (mut emission, socket, _dir) = by_hand(&registry, StatConfig::default());
+    for (turn, online, more) in [(0, "y", 10), (1, "n", 1), (2, "n", 1)] {
+        emission.emit();
+        let expected = ["A", "AAAA"].map(|rr_type| {
+            format!(
+                "sluice.n:{more}|c|#daemon_group:g_1,server:a,online:{online},rr_type:{rr_type},turn:{turn},transport:tcp"
+            )
+        });
+        assert_eq!(lines(&socket), expected);
+    }
+}
+
+#[test]
 fn a_removed_object_is_emitted_once_more_and_forgotten() {
     let registry = Registry::new();
     let edge = server("edge");
