@@ -258,6 +258,7 @@ pub(crate) fn listen_spec(
         tcp,
         instances: listen.instances(cpus),
         in_worker,
+        follow_cpu: listen.follow_cpu_affinity,
     })
 }
 

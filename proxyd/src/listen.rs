@@ -31,6 +31,8 @@ pub(crate) struct ListenSpec {
     pub(crate) tcp: TcpOptions,
     pub(crate) instances: usize,
     pub(crate) in_worker: bool,
+    /// A connection is served by the worker that is bound to the CPU which its packets come in on.
+    pub(crate) follow_cpu: bool,
 }
 
 impl ListenSpec {
@@ -133,7 +135,11 @@ impl Opened {
                 others: (!in_worker && workers.all().len() > 1).then(|| Arc::clone(workers)),
                 stop: stop.clone(),
                 bound: self.spec.options.address,
+                follow_cpu: self.spec.follow_cpu,
             };
+            if let (true, true, [cpu]) = (in_worker, self.spec.follow_cpu, &*worker.cpus) {
+                sluice_sys::socket::prefer_cpu(socket, *cpu)?;
+            }
             worker.spawn(acceptor.run(socket.try_clone()?));
         }
         Ok(Listeners {
@@ -187,6 +193,7 @@ struct Acceptor {
     others: Option<Arc<Workers>>,
     stop: CancellationToken,
     bound: SocketAddr,
+    follow_cpu: bool,
 }
 
 impl Acceptor {
@@ -248,7 +255,14 @@ impl Acceptor {
                 .home
                 .spawn(server.serve(Accepted { tcp, peers, accepted }, Arc::clone(&self.home))),
             Some(workers) => {
-                let worker = workers.next();
+                let cpu = if self.follow_cpu {
+                    sluice_sys::socket::incoming_cpu(&tcp)
+                } else {
+                    None
+                };
+                let worker = cpu
+                    .and_then(|cpu| workers.on_cpu(cpu))
+                    .unwrap_or_else(|| workers.next());
                 if Arc::ptr_eq(worker, &self.home) {
                     worker.spawn(server.serve(Accepted { tcp, peers, accepted }, Arc::clone(worker)));
                     return;

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use anyhow::Context as _;
-use sluice_config::value::ByteSize;
+use sluice_config::value::{ByteSize, CpuSet};
 use sluice_io::wheel::Wheel;
 use sluice_lifecycle::{RuntimeConfig, Tasks, WorkerConfig};
 use sluice_telemetry::{metrics, warn};
@@ -24,6 +24,8 @@ pub(crate) struct Worker {
     pub(crate) resolver: Resolver,
     pub(crate) pool: Pool,
     pub(crate) tasks: Tasks,
+    /// The CPUs that the thread is bound to, if it is.
+    pub(crate) cpus: Vec<usize>,
     handle: Handle,
 }
 
@@ -40,6 +42,8 @@ pub(crate) struct WorkerOptions {
     /// For each thread the CPUs that it is bound to; empty: none.
     pub(crate) threads: Vec<Vec<usize>>,
     pub(crate) stack_size: Option<usize>,
+    /// Events taken from the kernel at a time.
+    pub(crate) max_events: usize,
     /// Whether the `worker` section made them, so that `listen_in_worker` counts.
     pub(crate) dedicated: bool,
 }
@@ -55,6 +59,7 @@ impl WorkerOptions {
             return Ok(Self {
                 threads,
                 stack_size: runtime.thread_stack_size,
+                max_events: runtime.max_io_events_per_tick,
                 dedicated: false,
             });
         };
@@ -65,9 +70,20 @@ impl WorkerOptions {
             total % each == 0,
             "worker: `thread_number` ({total}) is no multiple of `thread_number_per_runtime` ({each})"
         );
+        let bound = worker
+            .sched_affinity
+            .bind(total / each, each, &cpus, |name| std::env::var(name).ok())
+            .context("worker: `sched_affinity`")?;
+        if bound.wraps {
+            warn!("more worker threads than CPUs: some share one"; "threads" => total, "cpus" => cpus.len());
+        }
+        // A runtime of several threads is so many workers on the same CPUs: a task stays on its thread either way.
+        let of_runtime = |set: &Option<CpuSet>| set.as_ref().map(|set| set.ids().collect()).unwrap_or_default();
+        let threads = bound.sets.iter().flat_map(|set| vec![of_runtime(set); each]).collect();
         Ok(Self {
-            threads: vec![Vec::new(); total],
+            threads,
             stack_size: worker.thread_stack_size.map(ByteSize::as_usize),
+            max_events: worker.max_io_events_per_tick.unwrap_or(runtime.max_io_events_per_tick),
             dedicated: true,
         })
     }
@@ -100,6 +116,7 @@ impl Workers {
                 .enable_all()
                 // Look for new events after fewer tasks than the default 61: a shorter queue is a shorter wait.
                 .event_interval(31)
+                .max_io_events_per_tick(options.max_events)
                 .build()
                 .with_context(|| format!("no runtime for worker {index}"))?;
             let wheel = Wheel::new();
@@ -109,6 +126,7 @@ impl Workers {
                 resolver,
                 pool: Pool::new(),
                 tasks: tasks.clone(),
+                cpus: cpus.clone(),
                 handle: runtime.handle().clone(),
             });
             let stop = stop.clone();
@@ -168,6 +186,11 @@ impl Workers {
     pub(crate) fn next(&self) -> &Arc<Worker> {
         let turn = self.next.fetch_add(1, Ordering::Relaxed);
         &self.all[turn % self.all.len()]
+    }
+
+    /// The one that is bound to this CPU alone, if there is one.
+    pub(crate) fn on_cpu(&self, cpu: usize) -> Option<&Arc<Worker>> {
+        self.all.iter().find(|worker| worker.cpus == [cpu])
     }
 
     /// Ends the threads, and with them every task that is left.

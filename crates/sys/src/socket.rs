@@ -236,6 +236,19 @@ pub fn outgoing(peer: SocketAddr, source: &Source, options: &TcpOptions) -> io::
     Ok(socket.into())
 }
 
+/// Of the sockets that share a port, lets this one take the connections whose packets come in on `cpu`.
+///
+/// # Errors
+/// The kernel's.
+pub fn prefer_cpu(socket: &std::net::TcpListener, cpu: usize) -> io::Result<()> {
+    SockRef::from(socket).set_cpu_affinity(cpu)
+}
+
+/// The CPU on which the last packet of a connection came in, if the kernel knows.
+pub fn incoming_cpu(socket: &impl AsFd) -> Option<usize> {
+    SockRef::from(socket).cpu_affinity().ok()
+}
+
 /// `IP_BIND_ADDRESS_NO_PORT`, which serves IPv6 sockets too.
 #[expect(unsafe_code, reason = "neither socket2 nor rustix knows this option")]
 fn set_bind_address_no_port(socket: &impl AsFd) -> io::Result<()> {

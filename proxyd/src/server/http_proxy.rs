@@ -138,7 +138,8 @@ pub(crate) struct HttpProxyConfig {
     /// Characters of a URI in logs.
     #[serde(default = "uri_chars", alias = "uri_log_max_chars")]
     pub(crate) log_uri_max_chars: usize,
-    /// Requests without a body that are read ahead of the one that is served.
+    /// The most requests of a pipeline that are in work at a time. One is, whatever is allowed: they are answered in
+    /// turn, and what a client sends ahead waits in the read buffer and in the socket.
     #[serde(default = "pipeline")]
     pub(crate) pipeline_size: std::num::NonZeroUsize,
     /// Time that a connection may wait for its next request.
