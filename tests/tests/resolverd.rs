@@ -21,7 +21,8 @@ async fn dig(server: SocketAddr, args: &[&str]) -> Dug {
     dig.arg(format!("@{}", server.ip()))
         .args(["-p", &server.port().to_string(), "+tries=1", "+time=15"])
         .args(args);
-    let all = String::from_utf8_lossy(&dig.output().await.unwrap().stdout).into_owned();
+    let output = dig.output().await.expect("dig is installed");
+    let all = String::from_utf8_lossy(&output.stdout).into_owned();
     let status = all
         .split_once("status: ")
         .and_then(|(_, rest)| rest.split(',').next())
