@@ -227,6 +227,11 @@ fn certificates() -> &'static (rcgen::Certificate, rcgen::Certificate, rcgen::Ke
     })
 }
 
+/// The CA's certificate.
+pub(crate) fn ca() -> &'static rcgen::Certificate {
+    &certificates().0
+}
+
 fn tls(protocol: &str) -> Arc<ServerConfig> {
     let (_, leaf, key) = certificates();
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
@@ -249,9 +254,7 @@ fn tls(protocol: &str) -> Arc<ServerConfig> {
 pub(crate) fn client(trusting: bool) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     if trusting {
-        roots
-            .add(CertificateDer::from(certificates().0.der().to_vec()))
-            .unwrap();
+        roots.add(CertificateDer::from(ca().der().to_vec())).unwrap();
     }
     let config = ClientConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()

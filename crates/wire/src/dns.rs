@@ -9,6 +9,9 @@
 mod error;
 mod frame;
 mod name;
+#[cfg(any(test, feature = "cases"))]
+#[doc(hidden)]
+pub mod properties;
 mod query;
 mod reply;
 #[cfg(test)]

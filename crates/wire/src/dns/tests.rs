@@ -376,3 +376,14 @@ fn cut_replies_are_malformed_at_every_byte() {
         assert_eq!(Reply::take(&bytes[..end]).unwrap_err(), expected, "cut at {end}");
     }
 }
+
+#[test]
+fn every_message_of_the_corpus_can_be_read() {
+    let corpus = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus/wire_dns");
+    let mut messages = 0;
+    for entry in std::fs::read_dir(corpus).unwrap() {
+        properties::message(&std::fs::read(entry.unwrap().path()).unwrap());
+        messages += 1;
+    }
+    assert!(messages >= 10, "{messages}");
+}
