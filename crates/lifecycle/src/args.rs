@@ -21,7 +21,7 @@ pub struct Args {
     #[arg(short = 'G', long, value_name = "NAME", value_parser = paths::group)]
     pub group_name: Option<String>,
 
-    /// Runtime directory of the group, absolute; made when missing [default: /run/sluice/<group>, else under
+    /// Runtime directory of the group, absolute; made when missing [default: /run/sluice/GROUP, else under
     /// $XDG_RUNTIME_DIR or the temporary directory]
     #[arg(short = 'C', long, value_name = "DIR", value_parser = absolute_dir, value_hint = ValueHint::DirPath)]
     pub control_dir: Option<PathBuf>,

@@ -14,7 +14,7 @@ use sluice_telemetry::{EventLogs, Naming};
 use crate::config::{RuntimeConfig, WorkerConfig};
 use crate::{ActivatedSockets, Drain, Graph, Tasks};
 
-/// A daemon of the group. [`run`](crate::run) calls these in the order in which they stand here.
+/// A daemon of the group. [`run`](crate::run()) calls these in the order in which they stand here.
 pub trait Daemon: Sized + Send + Sync + 'static {
     /// Name of the binary, its control socket and its section in the main file (`-` written as `_`).
     const NAME: &'static str;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use sluice_control::{Error, Methods, NoParams, PROTOCOL, PROTOCOL_MIN};
+use sluice_control::{Code, Error, Methods, NoParams, PROTOCOL, PROTOCOL_MIN};
 use sluice_telemetry::log;
 use sluice_telemetry::slog::Level;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -176,7 +176,7 @@ impl<D: Daemon> Process<D> {
             move |_: NoParams| {
                 let reloading = Arc::clone(&process);
                 // A task of its own: a caller that hangs up does not stop it half-way.
-                let done = process.service.spawn(async move { reloading.reloader.reload().await });
+                let done = process.service.spawn(async move { reloading.reload().await });
                 async move {
                     let warnings = done
                         .await
@@ -239,6 +239,19 @@ impl<D: Daemon> Process<D> {
                 async { notice("their tasks are told to quit") }
             },
         );
+    }
+
+    /// Why nothing is reloaded any more, if so.
+    pub(crate) fn is_ending(&self) -> Option<Error> {
+        let ending = matches!(*self.state.borrow(), State::Draining | State::Quitting);
+        ending.then(|| Error::new(Code::State, "the daemon is stopping, nothing is reloaded"))
+    }
+
+    async fn reload(&self) -> Result<Vec<String>, Error> {
+        match self.is_ending() {
+            Some(refusal) => Err(refusal),
+            None => self.reloader.reload().await,
+        }
     }
 
     fn status(&self) -> Value {

@@ -1,6 +1,7 @@
 //! Reading the configuration, at start and again.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
@@ -8,6 +9,7 @@ use serde::Serialize;
 use serde_json::json;
 use sluice_control::Error;
 use sluice_telemetry::{error, info, notice, warn};
+use tokio::sync::MutexGuard;
 use tokio::task::spawn_blocking;
 
 use crate::config::Common;
@@ -55,6 +57,8 @@ pub(crate) struct Reloader<D> {
     /// What the process started with; these sections stay as they are until the next start.
     started_with: Common,
     one_at_a_time: tokio::sync::Mutex<()>,
+    /// Whether a hangup waits for its turn, which serves those that come meanwhile too.
+    hangup_waits: AtomicBool,
     done: Mutex<Done>,
 }
 
@@ -73,6 +77,7 @@ impl<D: Daemon> Reloader<D> {
             path,
             started_with,
             one_at_a_time: tokio::sync::Mutex::default(),
+            hangup_waits: AtomicBool::new(false),
             done: Mutex::default(),
         }
     }
@@ -98,7 +103,21 @@ impl<D: Daemon> Reloader<D> {
     /// # Errors
     /// With the list of what is wrong as data; everything runs on as before.
     pub(crate) async fn reload(&self) -> Result<Vec<String>, Error> {
-        let _one = self.one_at_a_time.lock().await;
+        let one = self.one_at_a_time.lock().await;
+        self.reload_alone(&one).await
+    }
+
+    /// Reloads because of SIGHUP, unless another one waits for its turn already; tells whether it took effect.
+    pub(crate) async fn hang_up(&self) -> bool {
+        if self.hangup_waits.swap(true, Ordering::Relaxed) {
+            return false;
+        }
+        let one = self.one_at_a_time.lock().await;
+        self.hangup_waits.store(false, Ordering::Relaxed);
+        self.reload_alone(&one).await.is_ok()
+    }
+
+    async fn reload_alone(&self, _one: &MutexGuard<'_, ()>) -> Result<Vec<String>, Error> {
         notify::reloading();
         let result = self.apply().await;
         self.record(&result);

@@ -106,7 +106,7 @@ impl<D: Daemon> Supervisor<D> {
     fn hang_up(&self) -> Step {
         let process = Arc::clone(&self.process);
         self.process.service.spawn(async move {
-            if process.reloader.reload().await.is_ok() {
+            if process.is_ending().is_none() && process.reloader.hang_up().await {
                 process.daemon.hung_up().await;
             }
         });

@@ -308,6 +308,10 @@ async fn a_cancel_during_the_drain_answers_at_once() {
         panic!("a drain was cancelled");
     };
     assert_eq!(error.code(), Code::State);
+    assert!(
+        daemon.call("reload", json!({})).await.is_err(),
+        "what drains is not reloaded"
+    );
     daemon.call("force-quit-all", json!({})).await.unwrap();
     assert_eq!(daemon.end().await.0, Some(0));
 }

@@ -154,6 +154,18 @@ fn a_group_reload_is_all_or_nothing() {
     assert_eq!(group.json(&["auditd", "status"])["reloads"], 1);
 }
 
+#[test]
+fn certgend_leaves_no_core_file() {
+    let group = Group::new("{}");
+    let certgend = Kill(group.daemon("certgend", &[]));
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", certgend.0.id())).unwrap();
+    let core = limits
+        .lines()
+        .find(|line| line.starts_with("Max core file size"))
+        .unwrap();
+    assert_eq!(core.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"]);
+}
+
 /// A small group with a fault in two daemons' parts, and one that all of them see.
 const BROKEN: &str = "no_such_section: 1
 resolver: [{name: dns, type: hickory, server: 127.0.0.1, no_such_key: 1}]
