@@ -20,6 +20,9 @@ mod inspect;
 mod network;
 mod pattern;
 mod port;
+#[cfg(any(test, feature = "cases"))]
+#[doc(hidden)]
+pub mod properties;
 mod user_agent;
 
 pub use action::Action;

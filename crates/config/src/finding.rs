@@ -9,7 +9,7 @@ use crate::place::Source;
 use crate::read::{Mark, Spot, locate};
 
 /// Bytes that may be read again to find lines and columns; past it errors come without.
-const LOCATING: usize = 256 << 20;
+const LOCATING: usize = 32 << 20;
 
 /// An error or a warning.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,7 +102,10 @@ pub(crate) fn place_all(unplaced: Vec<Unplaced>, sources: &[Arc<Source>]) -> Vec
             (order(&finding.source), mark, finding)
         })
         .collect();
-    placed.sort_by_key(|(source, mark, _)| (*source, *mark));
+    // What is about a whole file comes before its lines, what could not be placed any more after them.
+    placed.sort_by_key(|(source, mark, finding)| {
+        (*source, mark.is_none() && !matches!(finding.spot, Where::File), *mark)
+    });
     let mut findings: Vec<_> = placed
         .into_iter()
         .map(|(_, mark, finding)| Finding {

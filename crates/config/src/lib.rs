@@ -30,6 +30,9 @@ mod node;
 mod not_yet;
 mod path;
 mod place;
+#[cfg(any(test, feature = "cases"))]
+#[doc(hidden)]
+pub mod properties;
 mod quirks;
 mod read;
 mod roots;

@@ -13,7 +13,7 @@ pub use hybrid::Entry;
 pub use references::Edge;
 
 use crate::collect::Flaw;
-use crate::finding::{Errors, Unplaced, Warning, Where, place_all};
+use crate::finding::{Errors, Finding, Unplaced, Warning, Where, place_all};
 use crate::nearest::nearest;
 use crate::node::{Key, normalise};
 use crate::path::Path;
@@ -201,10 +201,21 @@ impl Load {
         if self.errors.is_empty() {
             return Ok(warnings);
         }
-        Err(Errors {
-            errors: place_all(self.errors, &self.sources),
-            warnings,
-        })
+        let mut errors = self.errors;
+        let more = errors.len().saturating_sub(MOST_ERRORS);
+        errors.truncate(MOST_ERRORS);
+        let mut errors = place_all(errors, &self.sources);
+        if let (1.., Some(last)) = (more, errors.last()) {
+            let message = format!("{more} more errors are not shown");
+            errors.push(Finding {
+                file: last.file.clone(),
+                at: None,
+                path: String::new(),
+                message,
+                help: None,
+            });
+        }
+        Err(Errors { errors, warnings })
     }
 
     /// Records what decoding a node found.
@@ -256,7 +267,13 @@ fn unplaced(at: &Place, path: Path, message: String, help: Option<String>) -> Un
     }
 }
 
+/// The most errors that are placed and shown.
+const MOST_ERRORS: usize = 200;
+
 /// A step into a list.
 fn element(path: &Path, index: usize) -> Path {
     path.then(PathStep::Index(index))
 }
+
+#[cfg(test)]
+mod tests;

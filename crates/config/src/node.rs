@@ -54,6 +54,8 @@ pub enum Gap {
     Probe,
     /// A missing key was added for the value of this candidate, to go on past it.
     Filler(usize),
+    /// A text without a document.
+    Void,
 }
 
 impl Node {

@@ -3,7 +3,7 @@
 mod build;
 mod locate;
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 
 use serde::de::DeserializeSeed;
 
@@ -39,12 +39,13 @@ pub(crate) fn yaml(text: &str) -> (Vec<Node>, Vec<TextError>) {
         let build = Build {
             budget: &budget,
             tolerated: &Cell::new(errors.len()),
-            duplicate: &RefCell::default(),
+            tolerates_none: errors.is_empty(),
+            duplicate: &Cell::new(false),
         };
         match documents(text, build) {
             (documents, None) => return (documents, errors),
             (documents, Some(error)) => {
-                let duplicate = build.duplicate.borrow().is_some();
+                let duplicate = build.duplicate.get();
                 errors.push(error);
                 if !duplicate || errors.len() >= DUPLICATES {
                     return (documents, errors);
@@ -59,11 +60,13 @@ fn documents(text: &str, build: Build<'_>) -> (Vec<Node>, Option<TextError>) {
     let mut documents = Vec::new();
     for document in serde_yaml::Deserializer::from_str(text) {
         match build.deserialize(document) {
+            Ok(Node::Gap(_)) => {} // no document at all
             Ok(node) => documents.push(node),
             Err(error) => return (documents, Some(text_error(&error))),
         }
     }
-    if documents.iter().any(build::has_floats) {
+    // Where duplicate keys were dropped the node is no longer like the text; it is not used either.
+    if build.tolerates_none && documents.iter().any(build::has_floats) {
         let texts = serde_yaml::Deserializer::from_str(text).zip(&mut documents);
         for (document, node) in texts {
             // A difference between two readings of one text is impossible; without one nothing is lost but a spelling.
@@ -98,7 +101,8 @@ pub(crate) fn json(text: &str) -> Result<Node, String> {
     let build = Build {
         budget: &budget,
         tolerated: &Cell::new(0),
-        duplicate: &RefCell::default(),
+        tolerates_none: true,
+        duplicate: &Cell::new(false),
     };
     let clean = |error: serde_json::Error| error.to_string().replace(build::MARK, "");
     let mut json = serde_json::Deserializer::from_str(text);

@@ -1,6 +1,6 @@
 //! Builds nodes from whatever a parser offers.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::HashSet;
 use std::fmt;
 
@@ -8,7 +8,7 @@ use serde::Deserializer;
 use serde::de::{self, Deserialize, DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use crate::Node;
-use crate::node::{Float, Key};
+use crate::node::{Float, Gap, Key};
 
 /// Stands before messages of our own, which the parser adds its path in front of.
 pub(super) const MARK: char = '\u{1}';
@@ -20,8 +20,10 @@ pub(super) struct Build<'a> {
     pub(super) budget: &'a Cell<usize>,
     /// Duplicate keys, counted from the start of the text, that are known and dropped.
     pub(super) tolerated: &'a Cell<usize>,
+    /// Whether no duplicate key is dropped, so that nodes are like the text.
+    pub(super) tolerates_none: bool,
     /// Set when building stopped at a duplicate key.
-    pub(super) duplicate: &'a RefCell<Option<String>>,
+    pub(super) duplicate: &'a Cell<bool>,
 }
 
 impl<'de> DeserializeSeed<'de> for Build<'_> {
@@ -51,6 +53,11 @@ impl<'de> Visitor<'de> for Build<'_> {
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a value")
+    }
+
+    /// An empty text.
+    fn visit_none<E: de::Error>(self) -> Result<Node, E> {
+        Ok(Node::Gap(Gap::Void))
     }
 
     fn visit_unit<E: de::Error>(self) -> Result<Node, E> {
@@ -127,7 +134,7 @@ impl BuildKey<'_> {
             match self.build.tolerated.get().checked_sub(1) {
                 Some(left) => self.build.tolerated.set(left),
                 None => {
-                    *self.build.duplicate.borrow_mut() = Some(text.to_owned());
+                    self.build.duplicate.set(true);
                     return Err(E::custom(format!("{MARK}the key `{text}` is given twice in this map")));
                 }
             }
@@ -244,7 +251,9 @@ impl<'de> Visitor<'de> for FloatTexts<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         if let Node::Map(entries) = self.0 {
             for (_, node) in entries {
-                map.next_key::<IgnoredAny>()?;
+                if map.next_key::<IgnoredAny>()?.is_none() {
+                    break;
+                }
                 map.next_value_seed(FloatTexts(node))?;
             }
         }
