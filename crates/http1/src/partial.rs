@@ -24,7 +24,7 @@ impl Partial {
 
     /// Whether the LF at `at` ends an empty line, or a line that will be refused.
     fn may_end_head(buf: &[u8], at: usize) -> bool {
-        !matches!(buf.get(at.saturating_sub(2)..at), Some([before, b'\r']) if *before != b'\n')
+        !matches!(buf.get(at.saturating_sub(2)..at), Some([before, b'\r']) if !matches!(before, b'\r' | b'\n'))
     }
 }
 
@@ -48,6 +48,13 @@ mod tests {
         assert!(partial.is_worth_parsing(b"GET / HTT", 65536));
         assert!(!partial.is_worth_parsing(b"GET / HTTP/1.1\r\n", 65536));
         assert!(partial.is_worth_parsing(b"GET / HTTP/1.1\r\nHost: a\n", 65536));
+    }
+
+    #[test]
+    fn a_second_cr_before_a_lf_is_parsed_at_once() {
+        let mut partial = Partial::default();
+        assert!(partial.is_worth_parsing(b"GET / HTTP/1.1\r\n", 65536));
+        assert!(partial.is_worth_parsing(b"GET / HTTP/1.1\r\n\r\r\n", 65536));
     }
 
     #[test]
