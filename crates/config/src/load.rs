@@ -153,6 +153,7 @@ impl Load {
             shown: entry.key.text.to_string(),
             base: Arc::clone(&self.base),
             node: Arc::clone(&entry.node),
+            elsewhere: Vec::new(),
         })
     }
 
@@ -220,17 +221,20 @@ impl Load {
 
     /// Records what decoding a node found.
     fn take_flaws(&mut self, place: &Place, errors: Vec<Flaw>, warnings: Vec<Flaw>) {
-        let placed = |flaw: Flaw| Unplaced {
-            source: Arc::clone(&place.source),
-            spot: Where::Path {
-                document: place.document,
-                path: place.absolute(&flaw.path),
-                on_key: flaw.on_key,
-            },
-            // An unknown key is named by the message; its path is that of its map.
-            path: place.show(&if flaw.on_key { flaw.path.parent() } else { flaw.path }),
-            message: flaw.message,
-            help: flaw.help,
+        let placed = |flaw: Flaw| {
+            let (document, path) = place.absolute(&flaw.path);
+            Unplaced {
+                source: Arc::clone(&place.source),
+                spot: Where::Path {
+                    document,
+                    path,
+                    on_key: flaw.on_key,
+                },
+                // An unknown key is named by the message; its path is that of its map.
+                path: place.show(&if flaw.on_key { flaw.path.parent() } else { flaw.path }),
+                message: flaw.message,
+                help: flaw.help,
+            }
         };
         self.errors.extend(errors.into_iter().map(placed));
         self.warnings.extend(warnings.into_iter().map(placed));
@@ -254,11 +258,12 @@ impl Load {
 }
 
 fn unplaced(at: &Place, path: Path, message: String, help: Option<String>) -> Unplaced {
+    let (document, absolute) = at.absolute(&path);
     Unplaced {
         source: Arc::clone(&at.source),
         spot: Where::Path {
-            document: at.document,
-            path: at.absolute(&path),
+            document,
+            path: absolute,
             on_key: false,
         },
         path: at.show(&path),

@@ -28,6 +28,8 @@ pub struct Place {
     pub(crate) base: Arc<FsPath>,
     /// The node, for the names and spellings in it.
     pub(crate) node: Arc<Node>,
+    /// Keys of the node that stand in an earlier document, with the place of their map there.
+    pub(crate) elsewhere: Vec<(Box<str>, usize, Path)>,
 }
 
 impl Place {
@@ -56,19 +58,23 @@ impl Place {
         format!("{}{joint}{below_shown}", self.shown)
     }
 
-    /// The path in the document, with the keys of the node as the file spells them.
-    pub(crate) fn absolute(&self, below: &Path) -> Path {
+    /// The document that a part of the node is in, and its path there, with keys as the file spells them.
+    pub(crate) fn absolute(&self, below: &Path) -> (usize, Path) {
         let mut node = Some(&*self.node);
-        let spelt = below.steps().iter().map(|step| {
+        let mut spelt = Vec::with_capacity(below.steps().len());
+        for step in below.steps() {
             let step = match (node, step) {
-                (Some(node @ Node::Map(_)), PathStep::Key(key)) => {
-                    PathStep::Key(node.spelling(key).unwrap_or(key).into())
-                }
+                (Some(node), PathStep::Key(key)) => PathStep::Key(node.spelling(key).unwrap_or(key).into()),
                 _ => step.clone(),
             };
             node = node.and_then(|node| node.step(&step));
-            step
-        });
-        self.path.join(&Path::from(spelt.collect::<Vec<_>>()))
+            spelt.push(step);
+        }
+        let elsewhere = match spelt.first() {
+            Some(PathStep::Key(key)) => self.elsewhere.iter().find(|(own, ..)| own == key),
+            _ => None,
+        };
+        let (document, map) = elsewhere.map_or((self.document, &self.path), |(_, document, map)| (*document, map));
+        (document, map.join(&spelt.into()))
     }
 }

@@ -1,6 +1,6 @@
 //! JSON Schemas of sections, for editors that complete and check.
 
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value, json};
 
 use crate::kinds::{self, Kinds};
@@ -47,37 +47,6 @@ fn node<T: Kinds>(kind: &str, mut config: Schema) -> Schema {
     object.insert("properties".to_owned(), Value::Object(properties));
     object.insert("required".to_owned(), Value::Array(required));
     config
-}
-
-/// The schema of a whole file from those of its sections.
-///
-/// Sections of other daemons that are not among them are allowed as they are.
-pub fn root(generator: SchemaGenerator, sections: Vec<(&'static str, Schema)>) -> Value {
-    let mut generator = generator;
-    let mut properties = Map::new();
-    for root in crate::roots::GROUP {
-        properties.insert(root.key.to_owned(), Value::Bool(true));
-    }
-    for (key, schema) in sections {
-        properties.insert(key.to_owned(), schema.to_value());
-    }
-    json!({
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "type": "object",
-        "properties": properties,
-        "additionalProperties": false,
-        "$defs": generator.take_definitions(true),
-    })
-}
-
-/// A generator with the settings that all schemas share.
-pub fn generator() -> SchemaGenerator {
-    schemars::generate::SchemaSettings::draft2020_12().into_generator()
-}
-
-/// The schema of a plain section.
-pub fn section<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
-    generator.subschema_for::<T>()
 }
 
 /// Gives a type the schema of the form that it is read through, as `#[serde(from = "…")]` names it.

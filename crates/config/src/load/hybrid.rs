@@ -259,6 +259,7 @@ impl Load {
                 shown,
                 base: base.clone().unwrap_or_else(|| Arc::clone(&self.base)),
                 node: Arc::new(node),
+                elsewhere: Vec::new(),
             };
             if matches!(*place.node, Node::Map(_)) {
                 nodes.push(raw(place));

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use super::{Load, RootEntry};
 use crate::collect;
 use crate::decode::Context;
-use crate::node::normalise;
+use crate::node::{Key, normalise};
 use crate::path::Path;
 use crate::place::Place;
 use crate::roots::{self, Repeat};
@@ -27,7 +27,7 @@ impl Load {
     ///
     /// `runtime` and `worker` of the root are proxyd's; the other daemons have them in their own maps only.
     pub fn daemon_section<T: DeserializeOwned + Default>(&mut self, daemon: &str, key: &str) -> Option<T> {
-        let own = self.place(daemon).and_then(|map| below(&map, key));
+        let own = self.merged(daemon).and_then(|map| below(&map, key));
         let place = match own {
             Some(place) => place,
             None if roots::SHARED.contains(&key) || self.is_main(daemon) => self.section_place(key)?,
@@ -58,8 +58,22 @@ impl Load {
         decoded.value
     }
 
-    /// The section with what several documents say of it put together, without the keys of [`roots::OF_DAEMON`].
+    /// The section, without the keys of [`roots::OF_DAEMON`] if it is a daemon's own map.
     fn section_place(&mut self, key: &str) -> Option<Place> {
+        let mut place = self.merged(key)?;
+        let root = roots::find(self.roots, &normalise(key))?;
+        let is_daemon = !roots::OF_DAEMON.contains(&root.key) && root.repeat == Repeat::Merge;
+        if let (true, Node::Map(entries)) = (is_daemon, &*place.node) {
+            let own = entries
+                .iter()
+                .filter(|(key, _)| !roots::OF_DAEMON.contains(&&*key.normalised()));
+            place.node = Arc::new(Node::Map(own.cloned().collect()));
+        }
+        Some(place)
+    }
+
+    /// The section with what several documents say of it put together.
+    fn merged(&mut self, key: &str) -> Option<Place> {
         let key = &*normalise(key);
         let entries: Vec<&RootEntry> = self.entries.iter().filter(|entry| entry.root.key == key).collect();
         let root = entries.first()?.root;
@@ -79,13 +93,6 @@ impl Load {
                 return None;
             }
         }
-        let is_daemon = roots::OF_DAEMON.iter().all(|own| *own != key) && root.repeat == Repeat::Merge;
-        if let (true, Node::Map(entries)) = (is_daemon, &*place.node) {
-            let own = entries
-                .iter()
-                .filter(|(key, _)| !roots::OF_DAEMON.contains(&&*key.normalised()));
-            place.node = Arc::new(Node::Map(own.cloned().collect()));
-        }
         Some(place)
     }
 
@@ -98,11 +105,17 @@ impl Load {
                 true
             }
             (Node::Map(own), Node::Map(more)) => {
-                let fresh = more
-                    .iter()
-                    .filter(|(key, _)| own.iter().all(|(own, _)| own.normalised() != key.normalised()));
-                let all = own.iter().chain(fresh).cloned().collect();
-                later.node = Arc::new(Node::Map(all));
+                let is_new = |key: &Key| own.iter().all(|(own, _)| own.normalised() != key.normalised());
+                let fresh: Vec<_> = more.iter().filter(|(key, _)| is_new(key)).cloned().collect();
+                let places =
+                    fresh.iter().map(
+                        |(key, _)| match earlier.elsewhere.iter().find(|(own, ..)| *own == key.text) {
+                            Some(found) => found.clone(),
+                            None => (key.text.clone(), earlier.document, earlier.path.clone()),
+                        },
+                    );
+                later.elsewhere.extend(places);
+                later.node = Arc::new(Node::Map(own.iter().cloned().chain(fresh).collect()));
                 true
             }
             _ => {
@@ -117,10 +130,13 @@ impl Load {
 /// The place of a key's value in a map.
 fn below(place: &Place, key: &str) -> Option<Place> {
     let (spelt, node) = place.node.entry(key)?;
-    let step = Path::from(vec![PathStep::Key(spelt.text.clone())]);
+    let step = Path::from(PathStep::Key(spelt.text.clone()));
+    let (document, path) = place.absolute(&step);
     Some(Place {
         shown: place.show(&step),
-        path: place.path.join(&step),
+        document,
+        path,
+        elsewhere: Vec::new(),
         node: Arc::new(node.clone()),
         ..place.clone()
     })

@@ -118,6 +118,19 @@ fn a_daemons_own_section_takes_the_place_of_the_roots() {
 }
 
 #[test]
+fn a_daemons_map_may_be_spread_over_documents() {
+    let (_folder, mut load) = load("auditd: {log: {thread_name: a}}\n---\nauditd: {thread_number: 5}\n");
+    assert_eq!(
+        load.daemon_section::<Runtime>("auditd", "log")
+            .unwrap()
+            .thread_name
+            .as_deref(),
+        Some("a")
+    );
+    assert_eq!(load.section::<Runtime>("auditd").unwrap().thread_number, Some(5));
+}
+
+#[test]
 fn errors_of_a_daemons_own_section_have_its_path() {
     let (_folder, mut load) = load("resolverd:\n  Runtime:\n    thread_number: x\n    colour: y\n");
     assert_eq!(load.daemon_section::<Runtime>("resolverd", "runtime"), None);
@@ -152,6 +165,18 @@ fn several_documents_are_as_one() {
     assert_eq!(
         warnings[0].message,
         "`stat` of an earlier document counts, this one has no effect"
+    );
+}
+
+#[test]
+fn an_error_is_placed_in_the_document_that_its_key_is_in() {
+    let (_folder, mut load) =
+        load("RunTime: {thread_name: a, task_wait_delay: x}\n---\na_b: 1\n---\nruntime: {thread_number: x}\n");
+    assert_eq!(load.section::<Runtime>("runtime"), None);
+    let errors = load.finish().unwrap_err().errors;
+    assert_eq!(
+        errors.iter().map(|error| error.at).collect::<Vec<_>>(),
+        [Some((1, 44)), Some((3, 1)), Some((5, 26))]
     );
 }
 
