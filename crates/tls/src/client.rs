@@ -23,6 +23,7 @@ use crate::openssl_stream::{OpensslStream, Side};
 use crate::pem::{Identity, load_certificates};
 use crate::sessions::{Sessions, Site};
 use crate::stream::TlsStream;
+use crate::tlcp;
 
 /// Shorter handshake timeouts are raised to this.
 pub(crate) const MIN_HANDSHAKE_TIMEOUT: Duration = Duration::from_millis(100);
@@ -57,7 +58,7 @@ impl Connector {
     /// # Errors
     /// [`BuildError`] names the key, and the file where one is at fault.
     pub fn build(config: &OpensslClientConfig, base: &Path, cache: SessionCache) -> Result<Self, BuildError> {
-        let mut context = SslContextBuilder::new(SslMethod::tls_client())?;
+        let mut context = new_context(config)?;
         set_common(&mut context);
         set_versions(&mut context, config)?;
         set_identity(&mut context, config, base)?;
@@ -218,6 +219,29 @@ pub(crate) fn set_common(context: &mut SslContextBuilder) {
     context.set_read_ahead(true);
 }
 
+fn new_context(config: &OpensslClientConfig) -> Result<SslContextBuilder, BuildError> {
+    let is_tlcp = config.protocol == Some(OpensslProtocol::Tlcp);
+    if is_tlcp {
+        tlcp::check_built("protocol")?;
+    }
+    if config.tlcp_cert_pair.is_some() {
+        tlcp::check_built("tlcp_cert_pair")?;
+        if !is_tlcp {
+            return Err(BuildError::Needs {
+                key: "tlcp_cert_pair".into(),
+                other: "protocol: tlcp".into(),
+            });
+        }
+    }
+    #[cfg(feature = "tongsuo")]
+    if is_tlcp {
+        let mut context = SslContextBuilder::new(tlcp::client_method())?;
+        tlcp::enable(&mut context);
+        return Ok(context);
+    }
+    Ok(SslContextBuilder::new(SslMethod::tls_client())?)
+}
+
 fn set_versions(context: &mut SslContextBuilder, config: &OpensslClientConfig) -> Result<(), BuildError> {
     let Some(protocol) = config.protocol else {
         if config.ciphers.is_some() {
@@ -258,7 +282,7 @@ fn set_versions(context: &mut SslContextBuilder, config: &OpensslClientConfig) -
                 "a TLS library that still has it; none is offered",
             ));
         }
-        OpensslProtocol::Tlcp => return Err(not_in_build("protocol", "TLCP", "the feature `tongsuo`")),
+        OpensslProtocol::Tlcp => return set_tlcp_ciphers(context, config),
     };
     let refused = |e| BuildError::refused("protocol", e);
     context.set_min_proto_version(Some(version(pinned))).map_err(refused)?;
@@ -311,18 +335,56 @@ fn allow_old(context: &mut SslContextBuilder, oldest: TlsVersion) {
     let _ = (context, oldest);
 }
 
+/// The version was settled with the context.
+#[cfg(feature = "tongsuo")]
+fn set_tlcp_ciphers(context: &mut SslContextBuilder, config: &OpensslClientConfig) -> Result<(), BuildError> {
+    let ciphers = match &config.ciphers {
+        Some(ciphers) => ciphers.0.clone(),
+        None => tlcp::default_ciphers(config.tlcp_cert_pair.is_some()),
+    };
+    context
+        .set_cipher_list(&ciphers)
+        .map_err(|e| BuildError::refused("ciphers", e))
+}
+
+#[cfg(not(feature = "tongsuo"))]
+fn set_tlcp_ciphers(_: &mut SslContextBuilder, _: &OpensslClientConfig) -> Result<(), BuildError> {
+    tlcp::check_built("protocol")
+}
+
 fn set_identity(context: &mut SslContextBuilder, config: &OpensslClientConfig, base: &Path) -> Result<(), BuildError> {
-    if config.tlcp_cert_pair.is_some() {
-        return Err(not_in_build("tlcp_cert_pair", "TLCP", "the feature `tongsuo`"));
+    let pair = client_pair(&config.cert_pair, &config.certificate, &config.private_key)?;
+    match pair {
+        Some((_, prefix)) if config.protocol == Some(OpensslProtocol::Tlcp) => Err(BuildError::Excludes {
+            key: if prefix.is_empty() { "certificate" } else { "cert_pair" }.into(),
+            other: "protocol: tlcp".into(),
+        }),
+        Some((pair, prefix)) => use_identity(
+            context,
+            &Identity::load(&pair, base, prefix)?,
+            &format!("{prefix}private_key"),
+        ),
+        None => set_tlcp_identity(context, config, base),
     }
-    let Some((pair, prefix)) = client_pair(&config.cert_pair, &config.certificate, &config.private_key)? else {
+}
+
+#[cfg(feature = "tongsuo")]
+fn set_tlcp_identity(
+    context: &mut SslContextBuilder,
+    config: &OpensslClientConfig,
+    base: &Path,
+) -> Result<(), BuildError> {
+    let Some(pair) = &config.tlcp_cert_pair else {
         return Ok(());
     };
-    use_identity(
-        context,
-        &Identity::load(&pair, base, prefix)?,
-        &format!("{prefix}private_key"),
-    )
+    let own = tlcp::TlcpIdentity::load(pair, base, "tlcp_cert_pair.")?;
+    tlcp::use_with_context(context, &own).map_err(|e| BuildError::refused("tlcp_cert_pair", e))
+}
+
+/// A pair was refused with the context.
+#[cfg(not(feature = "tongsuo"))]
+fn set_tlcp_identity(_: &mut SslContextBuilder, _: &OpensslClientConfig, _: &Path) -> Result<(), BuildError> {
+    Ok(())
 }
 
 /// The pair of either form, and the path that its keys start with.

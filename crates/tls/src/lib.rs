@@ -26,6 +26,7 @@ mod rustls_client;
 pub mod server;
 mod sessions;
 mod stream;
+mod tlcp;
 
 pub use alert::Alert;
 pub use config::{OpensslClientConfig, OpensslServerConfig, RustlsClientConfig, RustlsServerConfig};

@@ -17,10 +17,11 @@ pub use self::rustls::RustlsAcceptor;
 pub use self::tickets::Ticketer;
 
 use crate::client::{client_pair, not_in_build};
-use crate::config::{CertPairConfig, OpensslServerConfig, RustlsServerConfig};
+use crate::config::{CertPairConfig, OpensslServerConfig, RustlsServerConfig, TlcpCertPairConfig};
 use crate::error::{BuildError, HandshakeError};
 use crate::pem::{Identity, load_certificates};
 use crate::stream::TlsStream;
+use crate::tlcp::{self, TlcpIdentity};
 use names::Names;
 
 /// What a server does, in no library's terms; its files are read and its keys belong to its certificates.
@@ -33,6 +34,7 @@ pub struct TlsServerParams {
     session_cache: bool,
     session_id_context: String,
     ticketer: Option<Arc<Ticketer>>,
+    tlcp_pairs: Arc<[Pair<TlcpIdentity>]>,
 }
 
 #[derive(Clone)]
@@ -44,8 +46,8 @@ enum ClientAuth {
     System,
 }
 
-struct Pair {
-    identity: Identity,
+struct Pair<I = Identity> {
+    identity: I,
     names: Names,
 }
 
@@ -55,16 +57,19 @@ impl TlsServerParams {
     /// # Errors
     /// [`BuildError`] names the key, and the file where one is at fault.
     pub fn from_openssl(config: &OpensslServerConfig, base: &Path) -> Result<Self, BuildError> {
-        if !config.tlcp_cert_pairs.0.is_empty() {
-            return Err(not_in_build("tlcp_cert_pairs", "TLCP", "the feature `tongsuo`"));
+        let tlcp_pairs = load_tlcp_pairs(&config.tlcp_cert_pairs.0, base)?;
+        let pairs = load_pairs(&config.cert_pairs.0, None, base)?;
+        if tlcp_pairs.is_empty() {
+            check_not_empty(&pairs)?;
         }
         Ok(Self {
             alpn: Vec::new(),
             client_auth: client_auth(config.enable_client_auth, config.ca_certificate.as_ref(), base)?,
             handshake_timeout: config.handshake_timeout.0,
-            pairs: load_pairs(&config.cert_pairs.0, None, base)?,
+            pairs,
             session_cache: !config.no_session_cache,
             session_id_context: config.session_id_context.clone().unwrap_or_default(),
+            tlcp_pairs,
             ticketer: (!config.no_session_ticket).then(Ticketer::of_defaults).transpose()?,
         })
     }
@@ -82,13 +87,16 @@ impl TlsServerParams {
         }
         let tickets = config.use_session_ticket.unwrap_or(!config.no_session_ticket);
         let flat = client_pair(&None, &config.certificate, &config.private_key)?.map(|(pair, _)| pair);
+        let pairs = load_pairs(&config.cert_pairs.0, flat.as_ref(), base)?;
+        check_not_empty(&pairs)?;
         Ok(Self {
             alpn: Vec::new(),
             client_auth: client_auth(config.enable_client_auth, config.ca_certificate.as_ref(), base)?,
             handshake_timeout: config.handshake_timeout.0,
-            pairs: load_pairs(&config.cert_pairs.0, flat.as_ref(), base)?,
+            pairs,
             session_cache: !config.no_session_cache,
             session_id_context: String::new(),
+            tlcp_pairs: Arc::default(),
             ticketer: tickets.then(Ticketer::of_defaults).transpose()?,
         })
     }
@@ -122,6 +130,13 @@ impl TlsServerParams {
     /// # Errors
     /// [`BuildError`] if the library refuses a parameter.
     pub fn rustls(&self) -> Result<TlsAcceptor, BuildError> {
+        if !self.tlcp_pairs.is_empty() {
+            return Err(not_in_build(
+                "tlcp_cert_pairs",
+                "TLCP over rustls",
+                "a library that has it; none has",
+            ));
+        }
         RustlsAcceptor::new(self).map(TlsAcceptor::Rustls)
     }
 }
@@ -190,7 +205,7 @@ fn load_pairs(pairs: &[CertPairConfig], flat: Option<&CertPairConfig>, base: &Pa
         .enumerate()
         .map(|(i, pair)| Identity::load(pair, base, &format!("cert_pairs[{i}].")));
     let flat = flat.into_iter().map(|pair| Identity::load(pair, base, ""));
-    let pairs = listed
+    listed
         .chain(flat)
         .map(|identity| {
             identity.map(|identity| Pair {
@@ -198,20 +213,41 @@ fn load_pairs(pairs: &[CertPairConfig], flat: Option<&CertPairConfig>, base: &Pa
                 identity,
             })
         })
-        .collect::<Result<Arc<[Pair]>, _>>()?;
+        .collect()
+}
+
+fn check_not_empty(pairs: &[Pair]) -> Result<(), BuildError> {
     if pairs.is_empty() {
         return Err(BuildError::Needs {
             key: "a TLS server".into(),
             other: "cert_pairs".into(),
         });
     }
-    Ok(pairs)
+    Ok(())
+}
+
+fn load_tlcp_pairs(pairs: &[TlcpCertPairConfig], base: &Path) -> Result<Arc<[Pair<TlcpIdentity>]>, BuildError> {
+    if !pairs.is_empty() {
+        tlcp::check_built("tlcp_cert_pairs")?;
+    }
+    let load = |(i, pair)| TlcpIdentity::load(pair, base, &format!("tlcp_cert_pairs[{i}]."));
+    pairs
+        .iter()
+        .enumerate()
+        .map(load)
+        .map(|identity| {
+            identity.map(|identity| Pair {
+                names: Names::of(&identity.sign),
+                identity,
+            })
+        })
+        .collect()
 }
 
 /// The pairs for the name that a client asks for, in the order of the configuration: those with that name, else those
 /// that share a name with the first pair.
-fn pairs_for<'a>(pairs: &'a [Pair], name: Option<&str>) -> Vec<&'a Pair> {
-    let named = |name: &str| -> Vec<&'a Pair> { pairs.iter().filter(|pair| pair.names.cover(name)).collect() };
+fn pairs_for<'a, I>(pairs: &'a [Pair<I>], name: Option<&str>) -> Vec<&'a Pair<I>> {
+    let named = |name: &str| -> Vec<&'a Pair<I>> { pairs.iter().filter(|pair| pair.names.cover(name)).collect() };
     if let Some(found) = name.map(named).filter(|found| !found.is_empty()) {
         return found;
     }

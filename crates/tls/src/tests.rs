@@ -6,6 +6,7 @@ mod config;
 mod peers;
 mod server;
 mod stream;
+mod tlcp;
 
 use std::path::Path;
 

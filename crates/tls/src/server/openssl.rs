@@ -30,14 +30,14 @@ struct Inner {
 
 impl OpensslAcceptor {
     pub(super) fn new(params: &TlsServerParams) -> Result<Self, BuildError> {
-        let mut context = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls_server())?;
+        let mut context = new_context(params)?;
         set_common(&mut context);
-        set_certificates(&mut context, &params.pairs);
+        set_certificates(&mut context, params);
         set_client_auth(&mut context, &params.client_auth)?;
         set_alpn(&mut context, params);
         set_resumption(&mut context, params)?;
         Ok(Self(Arc::new(Inner {
-            context: context.build().into_context(),
+            context: context.build(),
             handshake_timeout: params.handshake_timeout,
         })))
     }
@@ -63,13 +63,55 @@ impl std::fmt::Debug for OpensslAcceptor {
     }
 }
 
+/// Mozilla's profile, as the openssl crate has it.
+fn new_context(params: &TlsServerParams) -> Result<SslContextBuilder, BuildError> {
+    #[cfg(feature = "tongsuo")]
+    if !params.tlcp_pairs.is_empty() {
+        return new_tlcp_context(!params.pairs.is_empty());
+    }
+    let _ = params;
+    let mut context = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls_server())?;
+    // The crate's type has no way back to the builder; swapping it for a plain one gives that.
+    let plain = SslContextBuilder::new(SslMethod::tls_server())?;
+    Ok(std::mem::replace(&mut *context, plain))
+}
+
+/// TLCP, and beside it TLS: a connection speaks what its client speaks.
+#[cfg(feature = "tongsuo")]
+fn new_tlcp_context(with_tls: bool) -> Result<SslContextBuilder, BuildError> {
+    const INTERMEDIATE: &str = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:\
+        ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:\
+        ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305";
+    let tlcp = crate::tlcp::default_ciphers(true);
+    let mut context = if with_tls {
+        let mut context = SslContextBuilder::new(SslMethod::tls_server())?;
+        context.set_options(SslOptions::NO_TLSV1 | SslOptions::NO_TLSV1_1);
+        context.set_cipher_list(&format!("{INTERMEDIATE}:{tlcp}"))?;
+        context
+    } else {
+        let mut context = SslContextBuilder::new(crate::tlcp::server_method())?;
+        context.set_cipher_list(&tlcp)?;
+        context
+    };
+    crate::tlcp::enable(&mut context);
+    Ok(context)
+}
+
 /// Certificates are chosen for each connection: a context holds one chain, and of each kind of key one certificate.
-fn set_certificates(context: &mut SslContextBuilder, pairs: &Arc<[Pair]>) {
-    let pairs = Arc::clone(pairs);
+fn set_certificates(context: &mut SslContextBuilder, params: &TlsServerParams) {
+    let pairs = Arc::clone(&params.pairs);
+    #[cfg(feature = "tongsuo")]
+    let tlcp_pairs = Arc::clone(&params.tlcp_pairs);
     // OpenSSL calls it without a name, too.
     context.set_servername_callback(move |ssl, alert| {
         let name = ssl.servername(openssl::ssl::NameType::HOST_NAME).map(str::to_owned);
-        use_pairs(ssl, &pairs_for(&pairs, name.as_deref())).map_err(|_| {
+        let used = use_pairs(ssl, &pairs_for(&pairs, name.as_deref()));
+        #[cfg(feature = "tongsuo")]
+        let used = used.and_then(|()| match pairs_for(&tlcp_pairs, name.as_deref()).first() {
+            Some(pair) => crate::tlcp::use_with_connection(ssl, &pair.identity),
+            None => Ok(()),
+        });
+        used.map_err(|_| {
             *alert = SslAlert::INTERNAL_ERROR;
             SniError::ALERT_FATAL
         })
@@ -165,7 +207,9 @@ fn set_resumption(context: &mut SslContextBuilder, params: &TlsServerParams) -> 
 fn session_id_context(params: &TlsServerParams) -> Result<Vec<u8>, BuildError> {
     let mut hash = Hasher::new(MessageDigest::sha1())?;
     hash.update(params.session_id_context.as_bytes())?;
-    for certificate in params.pairs.iter().filter_map(|pair| pair.identity.chain.first()) {
+    let tls = params.pairs.iter().map(|pair| &pair.identity);
+    let tlcp = params.tlcp_pairs.iter().map(|pair| &pair.identity.sign);
+    for certificate in tls.chain(tlcp).filter_map(|identity| identity.chain.first()) {
         hash.update(&certificate.digest(MessageDigest::sha1())?)?;
     }
     if let ClientAuth::Private(anchors) = &params.client_auth {
