@@ -23,7 +23,7 @@ struct ServerName {
     name: String,
 }
 
-/// What `resolver.query` of resolverd takes; passed on as it is.
+/// What a method of resolverd takes; passed on as it is.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 struct Passed(Value);
 
@@ -52,7 +52,13 @@ pub(crate) fn add(proxyd: &Arc<Proxyd>, methods: &mut Methods) {
             }
         },
     );
-    for method in ["resolver.query", "resolver.list"] {
+    for method in [
+        "resolver.query",
+        "resolver.list",
+        "resolver.cache.show",
+        "resolver.cache.flush",
+        "resolver.upstreams",
+    ] {
         let daemon = Arc::clone(proxyd);
         methods.add(method, "passed on to resolverd", move |params: Passed| {
             let path = sluice_control::paths::socket(daemon.runtime_dir(), "resolverd");

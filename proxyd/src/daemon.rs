@@ -264,10 +264,12 @@ impl Daemon for Proxyd {
             worker.wheel.nudge();
         }
         if !drain.wait(&self.cx.tasks).await {
-            commons.iter().for_each(|common| common.quit());
+            for common in &commons {
+                common.quit();
+            }
+            drain.quit(&self.cx.tasks).await;
         }
-        let workers = Arc::clone(&self.workers);
-        workers.stop();
+        self.workers.stop();
     }
 }
 
