@@ -172,6 +172,11 @@ impl ProxydConfig {
             escapers: load.nodes("escaper"),
             peers: load.section("peers").unwrap_or_default(),
         };
+        for section in ["auditor", "user_group"] {
+            if let Some(place) = load.place(section) {
+                load.error(&place, "", format!("`{section}` is not built yet in this version"));
+            }
+        }
         for entry in &config.escapers {
             if let EscaperConfig::DirectFixed(direct) = &entry.value {
                 load.refer(&entry.place, "resolver", "resolver", direct.resolver.as_str());
