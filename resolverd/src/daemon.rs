@@ -53,6 +53,8 @@ impl Daemon for Resolverd {
     const NAME: &'static str = "resolverd";
     const ABOUT: &'static str = "The DNS daemon of Sluice: answers the name queries of its group";
 
+    const FEATURES: &'static [&'static str] = if cfg!(feature = "c-ares") { &["c-ares"] } else { &[] };
+
     type Config = Config;
 
     fn read(load: &mut Load) -> Config {

@@ -14,8 +14,12 @@ use std::{path::Path, time::Duration};
 
 use sluice_config::kinds;
 use sluice_lifecycle::Tasks;
+use sluice_wire::dns::Family;
 
-use crate::{cache::TtlBounds, stub::Stub};
+use crate::{
+    cache::{Failure, TtlBounds},
+    stub::{Condition, Found, Stub},
+};
 
 kinds! {
     /// What a resolver is configured as.
@@ -35,12 +39,48 @@ kinds! {
 /// Why a resolver can not run as configured.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BuildError {
+    /// c-ares does not take what is configured.
+    #[cfg(feature = "c-ares")]
+    #[error("c-ares")]
+    CAres(#[from] c_ares_resolver::Error),
     /// The TLS client of `encryption`.
     #[error("the TLS client of `encryption`")]
     Tls(#[from] sluice_tls::BuildError),
     /// A TLS name that rustls does not take.
     #[error("`{0}` is not a TLS name")]
     TlsName(String),
+}
+
+/// Name servers, with what asks them.
+pub(crate) enum Servers {
+    /// The real c-ares.
+    #[cfg(feature = "c-ares")]
+    CAres(c_ares::Channel),
+    /// Our own stub on hickory's transports.
+    Stub(Stub),
+}
+
+impl Servers {
+    /// Looks a name up.
+    ///
+    /// # Errors
+    /// Why there is no answer.
+    pub(crate) async fn query(&self, domain: &str, family: Family) -> Result<Found, Failure> {
+        match self {
+            #[cfg(feature = "c-ares")]
+            Self::CAres(channel) => channel.query(domain, family).await,
+            Self::Stub(stub) => stub.query(domain, family).await,
+        }
+    }
+
+    /// How each server is doing.
+    pub(crate) fn conditions(&self) -> Vec<Condition> {
+        match self {
+            #[cfg(feature = "c-ares")]
+            Self::CAres(channel) => channel.conditions(),
+            Self::Stub(stub) => stub.conditions(),
+        }
+    }
 }
 
 /// What the kinds have in common.
@@ -83,14 +123,14 @@ impl ResolverConfig {
         }
     }
 
-    /// Makes what asks name servers; `None` for the kinds that do not.
+    /// Makes what asks name servers; `None` for the kinds that ask none.
     ///
     /// # Errors
     /// [`BuildError`] if files that it names are not good.
-    pub(crate) fn stub(&self, base: &Path, tasks: Tasks) -> Result<Option<Stub>, BuildError> {
+    pub(crate) fn servers(&self, base: &Path, tasks: Tasks) -> Result<Option<Servers>, BuildError> {
         match self {
-            Self::CAres(config) => Ok(Some(config.stub(tasks))),
-            Self::Hickory(config) => config.stub(base, tasks).map(Some),
+            Self::CAres(config) => config.servers(tasks).map(Some),
+            Self::Hickory(config) => config.stub(base, tasks).map(|stub| Some(Servers::Stub(stub))),
             Self::DenyAll(_) | Self::FailOver(_) => Ok(None),
         }
     }

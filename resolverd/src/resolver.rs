@@ -23,12 +23,12 @@ use tokio::{
 use crate::{
     cache::{CAPACITY, Failure, Lifetime, Look, Outcome, Table},
     kind::{
-        BuildError, Common, ResolverConfig,
+        BuildError, Common, ResolverConfig, Servers,
         fail_over::{FailOver, FailOverConfig},
     },
     record::Failed,
     stats::Stats,
-    stub::{Condition, Stub},
+    stub::Condition,
 };
 
 /// The most names that one resolver asks for at a time.
@@ -99,7 +99,7 @@ impl Memory {
 enum Driver {
     DenyAll,
     FailOver(FailOver),
-    Stub(Stub),
+    Servers(Servers),
 }
 
 /// A name that is being asked for.
@@ -149,9 +149,10 @@ impl Resolver {
         let tasks = parts.tasks.child();
         let driver = match config {
             ResolverConfig::FailOver(config) => fail_over(config, children),
-            _ => config
-                .stub(parts.base, tasks.clone())?
-                .map_or(Driver::DenyAll, Driver::Stub),
+            _ => {
+                let servers = config.servers(parts.base, tasks.clone())?;
+                servers.map_or(Driver::DenyAll, Driver::Servers)
+            }
         };
         Ok(Self {
             name: parts.name.into(),
@@ -178,7 +179,7 @@ impl Resolver {
     /// The servers that it asks.
     pub(crate) fn upstreams(&self) -> Vec<Condition> {
         match &self.driver {
-            Driver::Stub(stub) => stub.conditions(),
+            Driver::Servers(servers) => servers.conditions(),
             _ => Vec::new(),
         }
     }
@@ -355,8 +356,8 @@ impl Resolver {
                     self.common.ttl.negative(),
                 ),
                 Driver::FailOver(pair) => pair.query(domain, family).await,
-                Driver::Stub(stub) => {
-                    let (outcome, lifetime) = match stub.query(domain, family).await {
+                Driver::Servers(servers) => {
+                    let (outcome, lifetime) = match servers.query(domain, family).await {
                         Ok(found) if found.addresses.is_empty() => (Ok([].into()), self.common.ttl.negative()),
                         Ok(found) => {
                             let addresses: Arc<[IpAddr]> = found.addresses.into();

@@ -1,7 +1,11 @@
 //! resolverd as a process, with dnsmasq behind it and other people's clients before it.
 
 #[path = "../src/nameserver.rs"]
-#[expect(dead_code, reason = "the unit tests use more of it")]
+#[expect(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "made for the unit tests, which use more of it"
+)]
 mod nameserver;
 
 use std::{net::SocketAddr, process::Output};

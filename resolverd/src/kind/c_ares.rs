@@ -1,6 +1,13 @@
 //! Queries as c-ares makes them: the servers in turn, with timeouts that grow from round to round.
 //!
-//! The same keys drive the stub of hickory's transports.
+//! With the cargo feature `c-ares` it is the real one that asks; without it the same keys drive the stub on hickory's
+//! transports.
+
+#[cfg(feature = "c-ares")]
+mod channel;
+
+#[cfg(feature = "c-ares")]
+pub(crate) use channel::Channel;
 
 use std::{
     fs,
@@ -15,7 +22,7 @@ use sluice_lifecycle::Tasks;
 use sluice_sys::socket::TcpOptions;
 use sluice_telemetry::{keys, warn};
 
-use super::{Common, servers::Sockets as Servers};
+use super::{BuildError, Common, Servers, servers};
 use crate::{
     cache::TtlBounds,
     stub::{Plan, Server, SocketOptions, Sockets, Step, Stub, Timing, Transport},
@@ -29,7 +36,7 @@ const RESOLV_CONF: &str = "/etc/resolv.conf";
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct CAresConfig {
     /// The servers; those of `/etc/resolv.conf` if absent.
-    pub(crate) server: Option<Servers>,
+    pub(crate) server: Option<servers::Sockets>,
     /// The time for the first try of a server, in milliseconds; doubled from round to round.
     pub(crate) each_timeout: u32,
     /// Tries for each server.
@@ -101,12 +108,26 @@ impl CAresConfig {
         if let Some(ip) = self.bind_ipv6 {
             fields.push((keys::BIND_IPV6, ip.to_string()));
         }
-        let servers: Vec<String> = self.servers().iter().map(SocketAddr::to_string).collect();
+        let servers: Vec<String> = self.addresses().iter().map(SocketAddr::to_string).collect();
         fields.push((keys::SERVER, servers.join(" ")));
         fields
     }
 
-    pub(super) fn stub(&self, tasks: Tasks) -> Stub {
+    /// The real c-ares, which brings a thread of its own.
+    #[cfg(feature = "c-ares")]
+    pub(super) fn servers(&self, _: Tasks) -> Result<Servers, BuildError> {
+        Ok(Servers::CAres(Channel::new(self, &self.addresses())?))
+    }
+
+    /// The stub, with the timing of c-ares.
+    #[cfg(not(feature = "c-ares"))]
+    #[expect(clippy::unnecessary_wraps, reason = "the real one can fail")]
+    pub(super) fn servers(&self, tasks: Tasks) -> Result<Servers, BuildError> {
+        Ok(Servers::Stub(self.stub(tasks)))
+    }
+
+    #[cfg_attr(feature = "c-ares", expect(dead_code, reason = "c-ares itself asks"))]
+    fn stub(&self, tasks: Tasks) -> Stub {
         let options = SocketOptions {
             bind_v4: self.bind_ipv4.map(IpAddr::V4),
             bind_v6: self.bind_ipv6.map(IpAddr::V6),
@@ -121,7 +142,7 @@ impl CAresConfig {
             connect_timeout: self.round(self.each_tries.saturating_sub(1)),
         };
         let sockets = Sockets::new(options, tasks);
-        let addresses = self.servers();
+        let addresses = self.addresses();
         let plan = self.plan(addresses.len());
         let whole: Duration = plan.steps.iter().map(|step| step.wait).sum();
         let timing = Timing {
@@ -160,9 +181,9 @@ impl CAresConfig {
         Duration::from_millis(grown.min(limit))
     }
 
-    fn servers(&self) -> Vec<SocketAddr> {
+    fn addresses(&self) -> Vec<SocketAddr> {
         match &self.server {
-            Some(Servers(servers)) => servers.clone(),
+            Some(servers::Sockets(servers)) => servers.clone(),
             None => match fs::read_to_string(RESOLV_CONF) {
                 Ok(text) => name_servers(&text),
                 Err(error) => {

@@ -1,10 +1,18 @@
 use std::time::Duration;
 
+use hickory_net::proto::{op::ResponseCode, rr::RecordType};
 use sluice_config::Load;
 use sluice_lifecycle::Tasks;
+use sluice_wire::dns::{
+    Family::{V4, V6},
+    ResolveError,
+};
 
 use super::*;
-use crate::config::Config;
+use crate::{
+    config::Config,
+    nameserver::{NameServer, Says, a, cname, v4},
+};
 
 /// Reads a `resolver` section; the errors as one text without the folder.
 fn read(yaml: &str) -> Result<Config, String> {
@@ -112,8 +120,8 @@ async fn transports_are_built_as_configured() {
         ("doq", "dns-over-quic"),
     ] {
         let config = kind(&format!("type: hickory, server: 127.0.0.1, encryption: {form}")).unwrap();
-        let stub = config.stub(Path::new("/"), Tasks::new()).unwrap().unwrap();
-        assert_eq!(stub.conditions()[0].transport, transport);
+        let servers = config.servers(Path::new("/"), Tasks::new()).unwrap().unwrap();
+        assert_eq!(servers.conditions()[0].transport, transport);
     }
 }
 
@@ -254,4 +262,52 @@ fn listen_addresses_are_checked() {
         let errors = with(listen).err().unwrap();
         assert!(errors.contains(expected), "{listen}: {errors}");
     }
+}
+
+/// Of the real c-ares and of the stub alike.
+#[tokio::test]
+async fn c_ares_answers_as_the_servers_do() {
+    let server = NameServer::start(|asked| match (&*asked.name, asked.record_type) {
+        ("a.test", RecordType::A) => Says::Records(vec![("a.test", 70, a(1)), ("a.test", 60, a(2))]),
+        ("a.test", _) => Says::Records(vec![]),
+        ("alias.test", _) => Says::Records(vec![("alias.test", 50, cname("_b.test"))]),
+        ("_b.test", _) => Says::Records(vec![("_b.test", 80, a(3))]),
+        ("many.test", _) => Says::TruncatedOverUdp(100),
+        ("servfail.test", _) => Says::Code(ResponseCode::ServFail),
+        ("refused.test", _) => Says::Code(ResponseCode::Refused),
+        _ => Says::Code(ResponseCode::NXDomain),
+    })
+    .await;
+    let config = kind(&format!(
+        "type: c_ares, server: \"{}\", each_timeout: 500, each_tries: 2",
+        server.address
+    ));
+    let servers = config.unwrap().servers(Path::new("/"), Tasks::new()).unwrap().unwrap();
+    let found = async |name, family| servers.query(name, family).await.map_err(|failure| failure.error);
+    let addresses = |found: Found| (found.addresses, found.ttl);
+    assert_eq!(found("a.test", V4).await.map(addresses), Ok((vec![v4(1), v4(2)], 60)));
+    assert_eq!(found("a.test", V6).await.map(|found| found.addresses), Ok(vec![]));
+    assert_eq!(found("alias.test", V4).await.map(addresses), Ok((vec![v4(3)], 50)));
+    assert_eq!(found("many.test", V4).await.map(|found| found.addresses.len()), Ok(100));
+    assert_eq!(found("servfail.test", V4).await, Err(ResolveError::ServFail));
+    assert_eq!(found("refused.test", V4).await, Err(ResolveError::Refused));
+    assert_eq!(found("none.test", V4).await, Err(ResolveError::NotFound));
+    let condition = servers.conditions().remove(0);
+    assert_eq!(condition.address, server.address);
+    assert!(condition.asked >= 7);
+}
+
+#[tokio::test]
+async fn c_ares_gives_up_in_time() {
+    let closed = NameServer::start(|_| Says::Nothing).await;
+    let silent = kind(&format!(
+        "type: c_ares, server: \"{}\", each_timeout: 50, each_tries: 2",
+        closed.address
+    ))
+    .unwrap();
+    let servers = silent.servers(Path::new("/"), Tasks::new()).unwrap().unwrap();
+    assert_eq!(
+        servers.query("a.test", V4).await.unwrap_err().error,
+        ResolveError::Timeout
+    );
 }
