@@ -78,10 +78,7 @@ fn blocks(page: &str) -> Vec<Block> {
     let mut marks: Vec<&str> = Vec::new();
     let mut lines = page.lines().enumerate();
     while let Some((number, line)) = lines.next() {
-        if let Some(mark) = line
-            .strip_prefix("<!-- ")
-            .and_then(|mark| mark.strip_suffix(" -->"))
-        {
+        if let Some(mark) = line.strip_prefix("<!-- ").and_then(|mark| mark.strip_suffix(" -->")) {
             marks.push(mark);
         } else if line == "```yaml" {
             let text = lines
