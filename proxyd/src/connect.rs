@@ -63,14 +63,15 @@ pub(crate) struct Path {
 #[derive(Debug)]
 pub(crate) struct ConnectFailure {
     pub(crate) error: ConnectError,
-    pub(crate) path: Path,
+    /// Boxed: a failure is rare, and results are moved about.
+    pub(crate) path: Box<Path>,
 }
 
 impl From<ConnectError> for ConnectFailure {
     fn from(error: ConnectError) -> Self {
         Self {
             error,
-            path: Path::default(),
+            path: Box::default(),
         }
     }
 }

@@ -218,7 +218,10 @@ impl Dialer {
         };
         match attempt.result {
             Ok(stream) => Ok((stream, path)),
-            Err(error) => Err(ConnectFailure { error, path }),
+            Err(error) => Err(ConnectFailure {
+                error,
+                path: Box::new(path),
+            }),
         }
     }
 }
@@ -290,7 +293,7 @@ impl<'a> Race<'a> {
                     });
                 return Err(ConnectFailure {
                     error,
-                    path: self.path(start),
+                    path: Box::new(self.path(start)),
                 });
             }
             let give_up = !connecting && !self.has_candidate() && self.tried > 0;
@@ -318,7 +321,7 @@ impl<'a> Race<'a> {
                     match answer {
                         Ok(answer) => self.add(self.order.second.unwrap_or(self.order.first), &answer.addresses),
                         Err(source) => {
-                            unresolved.get_or_insert(ConnectError::Resolve { domain: domain.into(), source });
+                            unresolved.get_or_insert_with(|| ConnectError::Resolve { domain: domain.into(), source });
                         }
                     }
                     if first.is_some() && self.has_candidate() {

@@ -15,7 +15,7 @@ pub(crate) mod dummy_deny;
 
 /// A way out. A new kind is one file, one variant here and one in [`crate::config::EscaperConfig`].
 pub(crate) enum Escaper {
-    DirectFixed(direct_fixed::DirectFixed),
+    DirectFixed(Box<direct_fixed::DirectFixed>),
     DummyDeny(dummy_deny::DummyDeny),
 }
 
@@ -154,7 +154,7 @@ impl EscaperCommon {
                 escaper_name: Arc::clone(&self.name),
                 task_id: req.task_id,
                 upstream: req.upstream.clone(),
-                path: failure.path.clone(),
+                path: (*failure.path).clone(),
                 detail: EscapeDetail::TcpConnect {
                     reason: failure.error.escape_reason(),
                 },

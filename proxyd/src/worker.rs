@@ -64,7 +64,9 @@ impl WorkerOptions {
             });
         };
         let cpus = sluice_sys::affinity::allowed_cpus().unwrap_or_default();
-        let total = worker.thread_number.map_or(cpus.len().max(1), NonZeroUsize::get);
+        let total = worker
+            .thread_number
+            .map_or_else(|| cpus.len().max(1), NonZeroUsize::get);
         let each = worker.thread_number_per_runtime.map_or(1, NonZeroUsize::get);
         anyhow::ensure!(
             total % each == 0,

@@ -92,7 +92,9 @@ async fn ten_megabytes_go_up_by_length_and_in_chunks() {
     let body = Arc::new(noise(10 << 20));
     let wanted = Arc::clone(&body);
     let origin = Origin::http(move |request| {
-        let framing = request.header("transfer-encoding").or(request.header("content-length"));
+        let framing = request
+            .header("transfer-encoding")
+            .or_else(|| request.header("content-length"));
         let same = if request.body == *wanted { "same" } else { "another" };
         by_length(format!("{same} {}", framing.unwrap_or("none")).as_bytes())
     });

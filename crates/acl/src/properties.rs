@@ -35,11 +35,18 @@ pub fn rules(data: &[u8]) {
     let _ = rules.ports.map(|rule| rule.check(upstream.port));
     let action = rules.hosts.check(&upstream.host);
     let _ = rules.inspect.check(&upstream.host);
-    assert_eq!(Upstream::parse(&upstream.to_string()), Ok(upstream.clone()), "what is shown reads as the same");
+    assert_eq!(
+        Upstream::parse(&upstream.to_string()),
+        Ok(upstream.clone()),
+        "what is shown reads as the same"
+    );
     if let Host::Ip(IpAddr::V4(ip)) = upstream.host {
         let mapped = IpAddr::V6(ip.to_ipv6_mapped());
         assert_eq!(rules.egress.check(ip.into()), rules.egress.check(mapped));
-        assert_eq!(Host::parse(&mapped.to_string()).map(|host| rules.hosts.check(&host)), Ok(action));
+        assert_eq!(
+            Host::parse(&mapped.to_string()).map(|host| rules.hosts.check(&host)),
+            Ok(action)
+        );
     }
 }
 

@@ -222,7 +222,10 @@ impl DirectFixed {
         if let Some(version) = self.proxy_protocol
             && let Err(error) = self.send_proxy_header(version, req, &mut tcp, &path).await
         {
-            return Err(ConnectFailure { error, path });
+            return Err(ConnectFailure {
+                error,
+                path: Box::new(path),
+            });
         }
         stats.establish.add(1);
         Ok(Opened {

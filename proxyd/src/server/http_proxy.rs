@@ -407,7 +407,7 @@ impl Session {
     /// The client's own upstream connection, if it leads where it is needed.
     pub(crate) fn take_private(&mut self, key: &Key) -> Option<Kept> {
         let private = self.private.take()?;
-        (private.0 == *key && private.1.is_fit()).then(|| private.1)
+        (private.0 == *key && private.1.is_fit()).then_some(private.1)
     }
 
     pub(crate) fn keep_private(&mut self, key: Key, connection: Kept) {
