@@ -5,6 +5,8 @@
 //! these sections, `<!-- refused: TEXT -->` says that there must be an error with this text, `<!-- not alone -->` that
 //! it refers to files that are not there.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
