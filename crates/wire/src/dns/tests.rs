@@ -387,3 +387,41 @@ fn every_message_of_the_corpus_can_be_read() {
     }
     assert!(messages >= 10, "{messages}");
 }
+
+#[test]
+fn the_documented_table_is_ours() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../doc/resolver-protocol.md");
+    let doc = std::fs::read_to_string(path).unwrap();
+    let blank = |cell: &str| {
+        if cell.is_empty() {
+            " |".to_owned()
+        } else {
+            format!(" {cell} |")
+        }
+    };
+    let rows: Vec<String> = ResolveError::ALL
+        .iter()
+        .map(|error| {
+            let row = error.row();
+            let code = match row.response_code {
+                ResponseCode::FormErr => "FORMERR",
+                ResponseCode::NXDomain => "NXDOMAIN",
+                ResponseCode::NoError => "NOERROR",
+                ResponseCode::NotImp => "NOTIMP",
+                ResponseCode::Refused => "REFUSED",
+                ResponseCode::ServFail => "SERVFAIL",
+                other => panic!("{other:?}"),
+            };
+            let extended = row.extended.map_or_else(String::new, |code| code.to_string());
+            let cells = [
+                code,
+                &extended,
+                row.error_type,
+                row.error_subtype,
+                row.metric.unwrap_or_default(),
+            ];
+            format!("|{}", cells.map(blank).concat())
+        })
+        .collect();
+    assert!(doc.contains(&rows.join("\n")), "{}", rows.join("\n"));
+}
