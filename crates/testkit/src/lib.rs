@@ -7,7 +7,7 @@
 //!   runtime directory that several of them share. In its YAML `%http%` stands for a free port of that name.
 //! - [`Origin`] answers for the far side: a script of your own, an echo, HTTP. [`Nginx`], [`Httpbin`] and [`Dnsmasq`] are
 //!   other people's.
-//! - [`curl`] and [`Wire`] ask for the near side; [`Ca`] makes certificates, [`Statsd`] takes metrics.
+//! - [`curl()`] and [`Wire`] ask for the near side; [`Ca`] makes certificates, [`Statsd`] takes metrics.
 //! - [`assert_eventually!`] waits for what cannot be awaited. Nothing sleeps, and all waiting ends.
 //!
 //! A wrong use panics: to a test that is a failure with a reason.

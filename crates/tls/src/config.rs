@@ -1,7 +1,7 @@
 //! What a user writes: the serde forms of every TLS map.
 //!
 //! They read no file and check no more than one value at a time; [`Connector::build`](crate::client::Connector::build),
-//! [`rustls_client`](crate::rustls_client) and [`TlsServerParams`](crate::server::TlsServerParams) do the rest.
+//! [`rustls_client`](crate::rustls_client()) and [`TlsServerParams`](crate::server::TlsServerParams) do the rest.
 
 mod client;
 mod scalar;
