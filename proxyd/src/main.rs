@@ -17,7 +17,6 @@ mod escaper;
 mod http;
 mod listen;
 mod objects;
-mod proxy_protocol;
 mod record;
 mod resolve;
 mod resolve_stats;

@@ -12,6 +12,7 @@ use sluice_config::value::{
     Redirected, ResolveRedirection, ResolveStrategy, SpeedLimitTcp, TagMap, TcpConnect, TcpKeepalive, TcpMiscOpts,
 };
 use sluice_config::{Entry, Load, NotYet};
+use sluice_proxy_protocol::{Addresses, put_header};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
@@ -19,7 +20,6 @@ use super::EscaperCommon;
 use crate::config::{EscaperConfig, tcp_options};
 use crate::connect::{Connect, ConnectError, ConnectFailure, Opened, Path};
 use crate::dial::{Bind, Dialer, HappyEyeballs, Order};
-use crate::proxy_protocol;
 use crate::resolve::Family;
 
 /// What `direct_fixed` is configured with.
@@ -262,11 +262,15 @@ impl DirectFixed {
         tcp: &mut TcpStream,
         path: &Path,
     ) -> Result<(), ConnectError> {
-        let header =
-            proxy_protocol::header(version, req.client, req.server).ok_or(ConnectError::ProxyProtocolEncode {
-                client: req.client,
-                server: req.server,
-            })?;
+        let addresses = Addresses {
+            client: req.client,
+            server: req.server,
+        };
+        let mut header = Vec::new();
+        put_header(version, &addresses, &mut header).map_err(|_| ConnectError::ProxyProtocolEncode {
+            client: req.client,
+            server: req.server,
+        })?;
         tcp.write_all(&header)
             .await
             .map_err(|source| ConnectError::ProxyProtocolWrite {
