@@ -7,7 +7,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use sluice_config::value::{NodeName, TcpKeepalive, TcpListen, TcpMiscOpts};
-use sluice_config::{Entry, Load, NotYet, kinds};
+use sluice_config::{Edge, Entry, Load, NotYet, kinds};
 use sluice_lifecycle::{Graph, NodeKind};
 use sluice_sys::socket::{Keepalive, ListenOptions, TcpOptions};
 
@@ -17,6 +17,10 @@ use crate::listen::ListenSpec;
 use crate::resolve;
 use crate::server::dummy_close::DummyCloseConfig;
 use crate::server::http_proxy::HttpProxyConfig;
+use crate::server::intelli_proxy::IntelliProxyConfig;
+use crate::server::keys::TaskKeys;
+use crate::server::port::{NativeTlsPortConfig, PlainTcpPortConfig, PlainTlsPortConfig, PortKeys};
+use crate::server::socks_proxy::SocksProxyConfig;
 
 kinds! {
     /// What a server is configured as.
@@ -26,20 +30,25 @@ kinds! {
         DummyClose(DummyCloseConfig) = "dummy_close",
         /// HTTP forward proxy.
         HttpProxy(Box<HttpProxyConfig>) = "http_proxy",
+        /// HTTP or SOCKS, by the first byte.
+        IntelliProxy(IntelliProxyConfig) = "intelli_proxy" | "ppdp_tcp_port" | "ppdp_tcp",
+        /// TLS by OpenSSL before another server.
+        NativeTlsPort(Box<NativeTlsPortConfig>) = "native_tls_port" | "native_tls" | "usual_tls_port" | "usual_tls",
+        /// A listener before another server.
+        PlainTcpPort(PlainTcpPortConfig) = "plain_tcp_port" | "plain_tcp",
+        /// TLS by rustls before another server.
+        PlainTlsPort(Box<PlainTlsPortConfig>) = "plain_tls_port" | "plain_tls",
+        /// SOCKS proxy.
+        SocksProxy(Box<SocksProxyConfig>) = "socks_proxy",
     }
     not built {
-        "plain_tcp_port" | "plain_tcp",
-        "plain_tls_port" | "plain_tls",
-        "native_tls_port" | "native_tls" | "usual_tls_port" | "usual_tls",
         "plain_quic_port" | "plain_quic",
-        "intelli_proxy" | "ppdp_tcp_port" | "ppdp_tcp",
         "tcp_stream",
         "tls_stream",
         "tcp_tproxy",
         "udp_stream",
         "udp_tproxy",
         "sni_proxy",
-        "socks_proxy",
         "http_rproxy" | "http_reverse_proxy" | "http_gateway",
     }
 }
@@ -184,12 +193,41 @@ impl ProxydConfig {
             }
         }
         for entry in &config.servers {
-            if let ServerConfig::HttpProxy(http) = &entry.value {
-                load.refer(&entry.place, "escaper", "escaper", http.escaper.as_str());
-                http.check(load, entry);
+            entry.value.check(load, entry);
+        }
+        load.refuse_loops("server", &config.server_edges());
+        config.check_ports(load);
+        config
+    }
+
+    fn server_edges(&self) -> Vec<Edge> {
+        let edges = |entry: &Entry<ServerConfig>| {
+            let edge = |(key, next): (&'static str, &NodeName)| Edge {
+                from: entry.name.clone(),
+                to: next.as_str().to_owned(),
+                place: entry.place.clone(),
+                path: key.into(),
+            };
+            entry.value.next().into_iter().map(edge).collect::<Vec<_>>()
+        };
+        self.servers.iter().flat_map(edges).collect()
+    }
+
+    /// A TLS port needs a next server that takes what it hands over.
+    fn check_ports(&self, load: &mut Load) {
+        for entry in &self.servers {
+            let is_tls = matches!(
+                entry.value,
+                ServerConfig::NativeTlsPort(_) | ServerConfig::PlainTlsPort(_)
+            );
+            for (key, next) in entry.value.next() {
+                let next = self.servers.iter().find(|other| other.name == next.as_str());
+                if is_tls && let Some(next) = next.filter(|next| !next.value.takes_tls()) {
+                    let message = format!("`{}` takes no connection on which TLS is done already", next.name);
+                    load.error(&entry.place, key, message);
+                }
             }
         }
-        config
     }
 
     /// Who uses whom.
@@ -206,8 +244,12 @@ impl ProxydConfig {
         }
         for entry in &self.servers {
             graph.node(NodeKind::Server, &entry.name);
-            if let Some(escaper) = entry.value.escaper() {
-                graph.edge((NodeKind::Server, &entry.name), (NodeKind::Escaper, escaper.as_str()));
+            let server = (NodeKind::Server, entry.name.as_str());
+            if let Some(keys) = entry.value.keys() {
+                graph.edge(server, (NodeKind::Escaper, keys.escaper.as_str()));
+            }
+            for (_, next) in entry.value.next() {
+                graph.edge(server, (NodeKind::Server, next.as_str()));
             }
         }
         graph
@@ -215,25 +257,79 @@ impl ProxydConfig {
 }
 
 impl ServerConfig {
-    fn escaper(&self) -> Option<&NodeName> {
+    /// The keys that kinds with tasks have in common.
+    pub(crate) fn keys(&self) -> Option<TaskKeys<'_>> {
         match self {
-            Self::DummyClose(_) => None,
-            Self::HttpProxy(http) => Some(&http.escaper),
+            Self::DummyClose(_)
+            | Self::IntelliProxy(_)
+            | Self::NativeTlsPort(_)
+            | Self::PlainTcpPort(_)
+            | Self::PlainTlsPort(_) => None,
+            Self::HttpProxy(http) => Some(http.keys()),
+            Self::SocksProxy(socks) => Some(socks.keys()),
         }
+    }
+
+    /// The keys that port servers have in common.
+    pub(crate) fn port_keys(&self) -> Option<PortKeys<'_>> {
+        match self {
+            Self::DummyClose(_) | Self::HttpProxy(_) | Self::SocksProxy(_) => None,
+            Self::IntelliProxy(intelli) => Some(intelli.keys()),
+            Self::NativeTlsPort(port) => Some(port.keys()),
+            Self::PlainTcpPort(port) => Some(port.keys()),
+            Self::PlainTlsPort(port) => Some(port.keys()),
+        }
+    }
+
+    /// The servers that it hands connections to, each with the key that names it.
+    pub(crate) fn next(&self) -> Vec<(&'static str, &NodeName)> {
+        match self {
+            Self::DummyClose(_) | Self::HttpProxy(_) | Self::SocksProxy(_) => Vec::new(),
+            Self::IntelliProxy(intelli) => intelli.next(),
+            Self::NativeTlsPort(port) => vec![("server", &port.server)],
+            Self::PlainTcpPort(port) => vec![("server", &port.server)],
+            Self::PlainTlsPort(port) => vec![("server", &port.server)],
+        }
+    }
+
+    fn check(&self, load: &mut Load, entry: &Entry<Self>) {
+        if let Some(keys) = self.keys() {
+            keys.check(load, entry);
+        }
+        for (key, next) in self.next() {
+            load.refer(&entry.place, key, "server", next.as_str());
+        }
+        match self {
+            Self::DummyClose(_) | Self::IntelliProxy(_) | Self::PlainTcpPort(_) | Self::SocksProxy(_) => {}
+            Self::HttpProxy(http) => http.check(load, entry),
+            Self::NativeTlsPort(port) => port.check(load, entry),
+            Self::PlainTlsPort(port) => port.check(load, entry),
+        }
+    }
+
+    /// Whether it has certificates of its own for clients.
+    pub(crate) fn reads_certificates(&self) -> bool {
+        match self {
+            Self::DummyClose(_) | Self::IntelliProxy(_) | Self::PlainTcpPort(_) | Self::SocksProxy(_) => false,
+            Self::HttpProxy(http) => http.tls_server.is_some(),
+            Self::NativeTlsPort(_) | Self::PlainTlsPort(_) => true,
+        }
+    }
+
+    /// Whether it takes a connection on which TLS has been accepted already.
+    fn takes_tls(&self) -> bool {
+        matches!(self, Self::DummyClose(_) | Self::HttpProxy(_) | Self::SocksProxy(_))
     }
 
     /// Where it listens, and the options of its sockets.
     pub(crate) fn listen(&self) -> Option<(&TcpListen, bool, TcpOptions)> {
-        match self {
-            Self::DummyClose(_) => None,
-            Self::HttpProxy(http) => {
-                let mut options = tcp_options(&http.tcp_misc_opts, None);
-                options.no_delay = Some(http.tcp_misc_opts.no_delay.unwrap_or(true));
-                http.listen
-                    .as_ref()
-                    .map(|listen| (listen, http.listen_in_worker, options))
-            }
+        if let Some(keys) = self.keys() {
+            let options = tcp_options(keys.tcp_misc_opts, None);
+            return keys.listen.map(|listen| (listen, keys.listen_in_worker, options));
         }
+        let keys = self.port_keys()?;
+        let options = tcp_options(&TcpMiscOpts::default(), None);
+        Some((keys.listen, keys.listen_in_worker, options))
     }
 }
 

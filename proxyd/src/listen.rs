@@ -251,9 +251,14 @@ impl Acceptor {
         };
         let peers = Peers { client, server: bound };
         match &self.others {
-            None => self
-                .home
-                .spawn(server.serve(Accepted { tcp, peers, accepted }, Arc::clone(&self.home))),
+            None => self.home.spawn(server.serve(
+                Accepted {
+                    stream: tcp.into(),
+                    peers,
+                    accepted,
+                },
+                Arc::clone(&self.home),
+            )),
             Some(workers) => {
                 let cpu = if self.follow_cpu {
                     sluice_sys::socket::incoming_cpu(&tcp)
@@ -264,7 +269,14 @@ impl Acceptor {
                     .and_then(|cpu| workers.on_cpu(cpu))
                     .unwrap_or_else(|| workers.next());
                 if Arc::ptr_eq(worker, &self.home) {
-                    worker.spawn(server.serve(Accepted { tcp, peers, accepted }, Arc::clone(worker)));
+                    worker.spawn(server.serve(
+                        Accepted {
+                            stream: tcp.into(),
+                            peers,
+                            accepted,
+                        },
+                        Arc::clone(worker),
+                    ));
                     return;
                 }
                 // The socket leaves this thread's event queue and joins the other one's.
@@ -272,7 +284,16 @@ impl Acceptor {
                 let there = Arc::clone(worker);
                 worker.spawn(async move {
                     if let Ok(tcp) = TcpStream::from_std(std) {
-                        server.serve(Accepted { tcp, peers, accepted }, there).await;
+                        server
+                            .serve(
+                                Accepted {
+                                    stream: tcp.into(),
+                                    peers,
+                                    accepted,
+                                },
+                                there,
+                            )
+                            .await;
                     }
                 });
             }

@@ -1,12 +1,13 @@
 //! proxyd, the data plane of Sluice.
 //!
 //! A connection's way through it: [`listen`] accepts, a [`server`] speaks the client's protocol, an [`escaper`] opens
-//! the upstream by way of [`dial`] and [`resolve`], and [`http`] or a relay of `sluice-io` moves the bytes. A [`task`]
+//! the upstream by way of [`dial`] and [`resolve`], and [`http`], [`socks`] or a relay of `sluice-io` moves the bytes. A [`task`]
 //! counts and logs each piece of work. [`objects`] builds all of it from [`config`]; [`daemon`] starts, reloads and
 //! stops it.
 
 use std::process::ExitCode;
 
+mod client;
 mod config;
 mod connect;
 mod control;
@@ -14,6 +15,7 @@ mod daemon;
 mod dial;
 mod error;
 mod escaper;
+mod haproxy;
 mod http;
 mod listen;
 mod objects;
@@ -21,8 +23,12 @@ mod record;
 mod resolve;
 mod resolve_stats;
 mod server;
+mod socks;
 mod stats;
 mod task;
+mod tls_server;
+mod traffic;
+mod tunnel;
 mod worker;
 
 fn main() -> ExitCode {

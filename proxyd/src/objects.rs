@@ -8,22 +8,32 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use sluice_config::Entry;
+use sluice_config::value::NodeName;
 use sluice_telemetry::{EventLogs, LogKind, Naming};
+use sluice_tls::BuildError;
+use sluice_tls::config::TicketerConfig;
+use sluice_tls::server::Ticketer;
 
 use crate::config::{EscaperConfig, ProxydConfig, ServerConfig, listen_spec};
 use crate::escaper::direct_fixed::DirectFixed;
 use crate::escaper::dummy_deny::DummyDeny;
-use crate::escaper::{Escaper, EscaperCommon, Escapers};
+use crate::escaper::{Escaper, EscaperCommon, EscaperId, Escapers};
 use crate::listen::ListenSpec;
 use crate::server::dummy_close::DummyClose;
 use crate::server::http_proxy::HttpProxy;
+use crate::server::intelli_proxy::IntelliProxy;
+use crate::server::keys::TaskKeys;
+use crate::server::port::{Door, Port};
+use crate::server::socks_proxy::SocksProxy;
 use crate::server::{Server, ServerCommon};
 use crate::stats::StatsBook;
+use crate::tls_server::{self, Ticketers};
 
 /// One configuration, built.
 pub(crate) struct Objects {
     pub(crate) escapers: Arc<Escapers>,
     pub(crate) servers: BTreeMap<String, ServerObject>,
+    ticketers: Ticketers,
     /// The configuration of each escaper, to tell at a reload which ones have changed.
     escaper_configs: BTreeMap<String, (EscaperConfig, u64)>,
 }
@@ -64,16 +74,21 @@ impl Builder<'_> {
             escaper_configs.insert(entry.name.clone(), (entry.value.clone(), generation));
         }
         let escapers = Arc::new(Escapers::new(escapers));
-        let mut servers = BTreeMap::new();
+        let mut site = Site {
+            config: &config.servers,
+            escapers: &escapers,
+            same_escapers: all_same,
+            servers: BTreeMap::new(),
+            ticketers: Ticketers::default(),
+        };
         for entry in &config.servers {
-            let object = self
-                .server(entry, &escapers, all_same)
-                .with_context(|| format!("server `{}`", entry.name))?;
-            servers.insert(entry.name.clone(), object);
+            self.server(entry, &mut site)?;
         }
+        let Site { servers, ticketers, .. } = site;
         Ok(Objects {
             escapers,
             servers,
+            ticketers,
             escaper_configs,
         })
     }
@@ -115,12 +130,23 @@ impl Builder<'_> {
         }
     }
 
-    fn server(
-        &mut self,
-        entry: &Entry<ServerConfig>,
-        escapers: &Arc<Escapers>,
-        same_escapers: bool,
-    ) -> anyhow::Result<ServerObject> {
+    /// Builds a server, after those that it hands connections to; loops were refused when the file was read.
+    fn server(&mut self, entry: &Entry<ServerConfig>, site: &mut Site<'_>) -> anyhow::Result<()> {
+        if site.servers.contains_key(&entry.name) {
+            return Ok(());
+        }
+        for (_, next) in entry.value.next() {
+            let next = site.config.iter().find(|other| other.name == next.as_str());
+            self.server(next.context("a server that is not there")?, site)?;
+        }
+        let object = self
+            .server_object(entry, site)
+            .with_context(|| format!("server `{}`", entry.name))?;
+        site.servers.insert(entry.name.clone(), object);
+        Ok(())
+    }
+
+    fn server_object(&mut self, entry: &Entry<ServerConfig>, site: &mut Site<'_>) -> anyhow::Result<ServerObject> {
         let listen = match entry.value.listen() {
             Some((listen, in_worker, tcp)) => {
                 Some(listen_spec(listen, in_worker, tcp).context("the address to listen on")?)
@@ -128,52 +154,141 @@ impl Builder<'_> {
             None => None,
         };
         let running = self.running.and_then(|running| running.servers.get(&entry.name));
-        if let Some(running) = running.filter(|running| same_escapers && running.config == entry.value) {
-            return Ok(ServerObject {
-                server: Arc::clone(&running.server),
-                listen,
-                config: entry.value.clone(),
-            });
-        }
-        let server = match &entry.value {
-            ServerConfig::DummyClose(_) => {
-                let common = ServerCommon::bare(
-                    entry.name.as_str().into(),
-                    "DummyClose",
-                    self.stats.server(&entry.name, &Default::default()),
-                );
-                Server::DummyClose(DummyClose { common })
-            }
-            ServerConfig::HttpProxy(config) => {
-                let logger = config.shared_logger.as_ref().map_or(entry.name.as_str(), |name| name);
-                let common = ServerCommon::new(
-                    entry.name.as_str().into(),
-                    "HttpProxy",
-                    self.stats.server(&entry.name, &config.extra_metrics_tags),
-                    self.logs.logger(LogKind::Task, &format!("lt-{logger}")),
-                    config.task_options(),
-                    config.ingress_network_filter.clone(),
-                );
-                let escaper = escapers
-                    .id(config.escaper.as_str())
-                    .with_context(|| format!("no escaper is named `{}`", config.escaper.as_str()))?;
-                let generation = self.next_generation();
-                let way = (Arc::clone(escapers), escaper);
-                let base = entry.place.base_dir();
-                Server::HttpProxy(Arc::new(HttpProxy::new(
-                    config,
-                    common,
-                    way,
-                    generation,
-                    self.naming,
-                    base,
-                )?))
-            }
+        let server = match running {
+            Some(running) if site.may_stay(running, &entry.value, self.running) => Arc::clone(&running.server),
+            _ => Arc::new(self.new_server(entry, site)?),
         };
         Ok(ServerObject {
-            server: Arc::new(server),
+            server,
             listen,
             config: entry.value.clone(),
         })
+    }
+
+    fn new_server(&mut self, entry: &Entry<ServerConfig>, site: &mut Site<'_>) -> anyhow::Result<Server> {
+        let base = entry.place.base_dir();
+        Ok(match &entry.value {
+            ServerConfig::DummyClose(_) => Server::DummyClose(DummyClose {
+                common: self.bare(entry, "DummyClose"),
+            }),
+            ServerConfig::HttpProxy(config) => {
+                let common = self.common(entry, "HttpProxy", &config.keys());
+                let way = site.way(config.escaper.as_str())?;
+                let generation = self.next_generation();
+                let tls = match &config.tls_server {
+                    Some(tls) => {
+                        let ticketer = site.ticketer(&entry.name, config.tls_ticketer.as_ref(), self.running)?;
+                        Some(tls_server::build(tls, base, &[b"http/1.1", b"http/1.0"], ticketer)?)
+                    }
+                    None => None,
+                };
+                let server = HttpProxy::new(config, common, way, tls, generation, self.naming, base)?;
+                Server::HttpProxy(Arc::new(server))
+            }
+            ServerConfig::IntelliProxy(config) => Server::IntelliProxy(IntelliProxy {
+                common: self.bare(entry, "IntelliProxy"),
+                door: Door::new(&config.keys()),
+                timeout: config.protocol_detection_timeout.0,
+                http: site.next(&config.http_server)?,
+                socks: site.next(&config.socks_server)?,
+            }),
+            ServerConfig::NativeTlsPort(config) => {
+                let ticketer = site.ticketer(&entry.name, config.tls_ticketer.as_ref(), self.running)?;
+                Server::Port(Port {
+                    common: self.bare(entry, "NativeTlsPort"),
+                    door: Door::new(&config.keys()),
+                    tls: Some(tls_server::build(&config.tls_server, base, &[], ticketer)?),
+                    next: site.next(&config.server)?,
+                })
+            }
+            ServerConfig::PlainTcpPort(config) => Server::Port(Port {
+                common: self.bare(entry, "PlainTcpPort"),
+                door: Door::new(&config.keys()),
+                tls: None,
+                next: site.next(&config.server)?,
+            }),
+            ServerConfig::PlainTlsPort(config) => {
+                let ticketer = site.ticketer(&entry.name, config.tls_ticketer.as_ref(), self.running)?;
+                Server::Port(Port {
+                    common: self.bare(entry, "PlainTlsPort"),
+                    door: Door::new(&config.keys()),
+                    tls: Some(tls_server::build(&config.tls_server, base, &[], ticketer)?),
+                    next: site.next(&config.server)?,
+                })
+            }
+            ServerConfig::SocksProxy(config) => {
+                let common = self.common(entry, "SocksProxy", &config.keys());
+                let way = site.way(config.escaper.as_str())?;
+                Server::SocksProxy(Arc::new(SocksProxy::new(config, common, way)))
+            }
+        })
+    }
+
+    /// What a server with tasks has in common with others.
+    fn common(&mut self, entry: &Entry<ServerConfig>, kind: &'static str, keys: &TaskKeys<'_>) -> Arc<ServerCommon> {
+        let logger = keys.shared_logger.map_or(entry.name.as_str(), |name| name);
+        ServerCommon::new(
+            entry.name.as_str().into(),
+            kind,
+            self.stats.server(&entry.name, keys.extra_metrics_tags),
+            self.logs.logger(LogKind::Task, &format!("lt-{logger}")),
+            keys,
+        )
+    }
+
+    /// The same for a server without tasks.
+    fn bare(&mut self, entry: &Entry<ServerConfig>, kind: &'static str) -> Arc<ServerCommon> {
+        let ingress = entry.value.port_keys().and_then(|keys| keys.ingress_network_filter);
+        let stats = self.stats.server(&entry.name, &Default::default());
+        ServerCommon::bare(entry.name.as_str().into(), kind, stats, ingress)
+    }
+}
+
+/// Where servers are being built: what they refer to, and those that are done.
+struct Site<'a> {
+    config: &'a [Entry<ServerConfig>],
+    escapers: &'a Arc<Escapers>,
+    /// The escapers are the running ones.
+    same_escapers: bool,
+    servers: BTreeMap<String, ServerObject>,
+    ticketers: Ticketers,
+}
+
+impl Site<'_> {
+    fn way(&self, escaper: &str) -> anyhow::Result<(Arc<Escapers>, EscaperId)> {
+        let id = self
+            .escapers
+            .id(escaper)
+            .with_context(|| format!("no escaper is named `{escaper}`"))?;
+        Ok((Arc::clone(self.escapers), id))
+    }
+
+    fn next(&self, name: &NodeName) -> anyhow::Result<Arc<Server>> {
+        let object = self.servers.get(name.as_str()).context("a server that is not there")?;
+        Ok(Arc::clone(&object.server))
+    }
+
+    fn ticketer(
+        &mut self,
+        name: &str,
+        config: Option<&TicketerConfig>,
+        running: Option<&Objects>,
+    ) -> Result<Arc<Ticketer>, BuildError> {
+        self.ticketers
+            .take_over(name, config, running.map(|running| &running.ticketers))
+    }
+
+    /// Whether a running server is what `config` asks for, all that it refers to included. One with certificates is
+    /// built anew: the files may hold others now.
+    fn may_stay(&self, running: &ServerObject, config: &ServerConfig, all: Option<&Objects>) -> bool {
+        running.config == *config
+            && self.same_escapers
+            && !config.reads_certificates()
+            && config.next().iter().all(|(_, next)| {
+                let old = all.and_then(|all| all.servers.get(next.as_str()));
+                let new = self.servers.get(next.as_str());
+                old.zip(new)
+                    .is_some_and(|(old, new)| Arc::ptr_eq(&old.server, &new.server))
+            })
     }
 }

@@ -6,20 +6,30 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use sluice_acl::IngressRule;
+use sluice_config::value::{SpeedLimitTcp, TcpMiscOpts};
+use sluice_io::Stream;
 use sluice_io::pump::PumpOptions;
-use sluice_telemetry::EventLogger;
-use tokio::net::TcpStream;
+use sluice_io::throttle::Rate;
+use sluice_sys::socket::TcpOptions;
+use sluice_telemetry::{EventLogger, debug};
 
+use self::keys::TaskKeys;
+use crate::config::tcp_options;
 use crate::stats::ServerStats;
 use crate::task::Peers;
 use crate::worker::Worker;
 
 pub(crate) mod dummy_close;
 pub(crate) mod http_proxy;
+pub(crate) mod intelli_proxy;
+pub(crate) mod keys;
+pub(crate) mod port;
+pub(crate) mod rules;
+pub(crate) mod socks_proxy;
 
 /// A connection that has just come in.
 pub(crate) struct Accepted {
-    pub(crate) tcp: TcpStream,
+    pub(crate) stream: Stream,
     pub(crate) peers: Peers,
     pub(crate) accepted: Instant,
 }
@@ -28,6 +38,9 @@ pub(crate) struct Accepted {
 pub(crate) enum Server {
     DummyClose(dummy_close::DummyClose),
     HttpProxy(Arc<http_proxy::HttpProxy>),
+    IntelliProxy(intelli_proxy::IntelliProxy),
+    Port(port::Port),
+    SocksProxy(Arc<socks_proxy::SocksProxy>),
 }
 
 impl Server {
@@ -36,6 +49,9 @@ impl Server {
         match self {
             Self::DummyClose(server) => &server.common,
             Self::HttpProxy(server) => &server.common,
+            Self::IntelliProxy(server) => &server.common,
+            Self::Port(server) => &server.common,
+            Self::SocksProxy(server) => &server.common,
         }
     }
 
@@ -48,7 +64,29 @@ impl Server {
                 drop(self);
                 http_proxy::serve(server, conn, worker).await;
             }
+            Self::IntelliProxy(server) => server.serve(conn, worker).await,
+            Self::Port(server) => server.serve(conn, worker).await,
+            Self::SocksProxy(server) => {
+                let server = Arc::clone(server);
+                drop(self);
+                socks_proxy::serve(server, conn, worker).await;
+            }
         }
+    }
+
+    /// Takes a connection that came in through another server and serves it in a task of its own.
+    pub(crate) fn adopt(self: &Arc<Self>, conn: Accepted, worker: &Arc<Worker>) {
+        let common = self.common();
+        if !common.admits(conn.peers.client.ip()) {
+            common.stats.mine().dropped.add(1);
+            return;
+        }
+        if let Some(options) = &common.tcp_options
+            && let Err(error) = options.apply(conn.stream.tcp().into(), conn.peers.server.is_ipv6())
+        {
+            debug!("a socket option was refused"; "server" => &*common.name, "error" => %error);
+        }
+        worker.spawn(Arc::clone(self).serve(conn, Arc::clone(worker)));
     }
 }
 
@@ -61,6 +99,8 @@ pub(crate) struct ServerCommon {
     pub(crate) task_log: EventLogger,
     pub(crate) options: TaskOptions,
     pub(crate) ingress: Option<IngressRule>,
+    /// Options for connections that another server has accepted; those of our own listener have them already.
+    pub(crate) tcp_options: Option<TcpOptions>,
     /// Set when this object has been replaced: kept connections end with their next response.
     retired: AtomicBool,
     /// Set when the tasks of this object are told to end.
@@ -76,9 +116,28 @@ pub(crate) struct TaskOptions {
     pub(crate) idle_interval: Duration,
     pub(crate) idle_max: usize,
     pub(crate) pump: PumpOptions,
+    /// Speed limit of each client connection.
+    pub(crate) limit: Option<SpeedLimitTcp>,
 }
 
 impl TaskOptions {
+    /// How bytes are moved from and to a client whose upstream connection has the limit `upstream`.
+    pub(crate) fn pumps(&self, upstream: Option<SpeedLimitTcp>) -> (PumpOptions, PumpOptions) {
+        let limit = match (self.limit, upstream) {
+            (Some(a), Some(b)) => Some(a.and(b)),
+            (a, b) => a.or(b),
+        };
+        let Some(limit) = limit else {
+            return (self.pump, self.pump);
+        };
+        let per = Duration::from_millis(1 << limit.shift_millis);
+        let with = |bytes| PumpOptions {
+            rate: Some(Rate { bytes, per }),
+            ..self.pump
+        };
+        (with(limit.upload), with(limit.download))
+    }
+
     /// Time between two looks at a running task: for idleness, and for its periodic log record.
     pub(crate) fn check_interval(&self) -> Duration {
         self.log_interval
@@ -98,32 +157,48 @@ impl ServerCommon {
         kind: &'static str,
         stats: Arc<ServerStats>,
         task_log: EventLogger,
-        options: TaskOptions,
-        ingress: Option<IngressRule>,
+        keys: &TaskKeys<'_>,
     ) -> Arc<Self> {
+        let own_options = *keys.tcp_misc_opts != TcpMiscOpts::default();
         Arc::new(Self {
             name,
             kind,
             stats,
             task_log,
-            options,
-            ingress,
+            options: keys.task_options(),
+            ingress: keys.ingress_network_filter.cloned(),
+            tcp_options: own_options.then(|| tcp_options(keys.tcp_misc_opts, None)),
             retired: AtomicBool::default(),
             quit: AtomicBool::default(),
         })
     }
 
     /// For a kind without tasks.
-    pub(crate) fn bare(name: Arc<str>, kind: &'static str, stats: Arc<ServerStats>) -> Arc<Self> {
-        let options = TaskOptions {
-            log_on_created: false,
-            log_on_connected: false,
-            log_interval: None,
-            idle_interval: Duration::from_secs(60),
-            idle_max: 0,
-            pump: PumpOptions::default(),
-        };
-        Self::new(name, kind, stats, EventLogger::discard(), options, None)
+    pub(crate) fn bare(
+        name: Arc<str>,
+        kind: &'static str,
+        stats: Arc<ServerStats>,
+        ingress: Option<&IngressRule>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            name,
+            kind,
+            stats,
+            task_log: EventLogger::discard(),
+            options: TaskOptions {
+                log_on_created: false,
+                log_on_connected: false,
+                log_interval: None,
+                idle_interval: Duration::from_secs(60),
+                idle_max: 0,
+                pump: PumpOptions::default(),
+                limit: None,
+            },
+            ingress: ingress.cloned(),
+            tcp_options: None,
+            retired: AtomicBool::default(),
+            quit: AtomicBool::default(),
+        })
     }
 
     /// Whether clients from `ip` are let in.

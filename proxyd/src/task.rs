@@ -5,18 +5,17 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use sluice_addr::Upstream;
-use sluice_io::relay::{RelayEnd, Side, Watch};
 use sluice_telemetry::value::{Timestamp, Uuid};
 
 use crate::connect::Path;
 use crate::error::TaskError;
 use crate::record::{Bytes, Event, ForwardNotes, Stage, TaskRecord};
 use crate::server::ServerCommon;
-use crate::stats::{EscaperStats, ServerStats};
+use crate::stats::EscaperStats;
+use crate::traffic::{Tally, Traffic};
 
 /// A client's connection as its tasks see it.
 #[derive(Debug, Clone, Copy)]
@@ -33,35 +32,12 @@ pub(crate) enum TaskKind {
     TcpConnect,
 }
 
-/// A number that one thread writes at a time, by shared reference.
-#[derive(Debug, Default)]
-struct Tally(AtomicU64);
-
-impl Tally {
-    fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    fn set(&self, value: u64) {
-        self.0.store(value, Ordering::Relaxed);
-    }
-
-    fn add(&self, more: u64) {
-        // No read-modify-write: the task lives on one thread.
-        self.set(self.get() + more);
-    }
-}
-
 /// A task at work.
 pub(crate) struct Task {
     pub(crate) id: Uuid,
     server: Arc<ServerCommon>,
     created: Instant,
-    /// Bytes so far.
-    c_rd: Tally,
-    c_wr: Tally,
-    r_rd: Tally,
-    r_wr: Tally,
+    pub(crate) traffic: Traffic,
     /// Nanoseconds from the beginning until the request body was through.
     upload_done: Tally,
     record: Option<Box<TaskRecord>>,
@@ -109,10 +85,7 @@ impl Task {
             id,
             server: Arc::clone(server),
             created,
-            c_rd: Tally::default(),
-            c_wr: Tally::default(),
-            r_rd: Tally::default(),
-            r_wr: Tally::default(),
+            traffic: Traffic::new(&server.stats),
             upload_done: Tally::default(),
             record,
         };
@@ -120,6 +93,11 @@ impl Task {
             task.log(Event::Created);
         }
         task
+    }
+
+    /// The server that it belongs to.
+    pub(crate) fn server(&self) -> &ServerCommon {
+        &self.server
     }
 
     /// How the connection came about, as far as it is known; for the headers that tell of it.
@@ -188,6 +166,7 @@ impl Task {
 
     /// The upstream is connected; `reused` tells whether by a kept connection, for tasks that may use one.
     pub(crate) fn connected(&mut self, escaper: &Arc<EscaperStats>, path: &Path, reused: Option<bool>) {
+        self.traffic.set_escaper(escaper);
         if let Some(record) = &mut self.record {
             record.stage = Stage::Connected;
             record.escaper = Some(Arc::clone(&escaper.name));
@@ -235,31 +214,9 @@ impl Task {
         }
     }
 
-    /// `n` bytes of payload came from the client. The server counts bytes where it reads them.
-    pub(crate) fn add_c_rd(&self, n: u64) {
-        self.c_rd.add(n);
-    }
-
-    pub(crate) fn add_c_wr(&self, n: u64) {
-        self.c_wr.add(n);
-    }
-
-    pub(crate) fn add_r_rd(&self, n: u64) {
-        self.r_rd.add(n);
-    }
-
-    pub(crate) fn add_r_wr(&self, n: u64) {
-        self.r_wr.add(n);
-    }
-
     /// Moves what was counted by shared reference into a record.
     fn settle(&self, record: &mut TaskRecord) {
-        record.bytes = Bytes {
-            c_rd: self.c_rd.get(),
-            c_wr: self.c_wr.get(),
-            r_rd: self.r_rd.get(),
-            r_wr: self.r_wr.get(),
-        };
+        record.bytes = self.traffic.bytes();
         if let Some(notes) = &mut record.forward
             && notes.request_sent.is_zero()
         {
@@ -289,101 +246,5 @@ impl Drop for Task {
             record.reason.get_or_insert("CanceledAsServerQuit");
             self.server.task_log.log(*record);
         }
-    }
-}
-
-/// A task that has become a tunnel.
-pub(crate) struct Tunnel {
-    pub(crate) task: Task,
-    server: Arc<ServerStats>,
-    escaper: Arc<EscaperStats>,
-    /// Nanoseconds since the last periodic record.
-    since_log: Tally,
-}
-
-impl Tunnel {
-    pub(crate) fn new(task: Task, escaper: Arc<EscaperStats>) -> Self {
-        Self {
-            server: Arc::clone(&task.server.stats),
-            task,
-            escaper,
-            since_log: Tally::default(),
-        }
-    }
-
-    fn note_end(&mut self, end: RelayEnd) {
-        let error = match end {
-            RelayEnd::Closed(Side::Client) => TaskError::ClosedByClient,
-            RelayEnd::Closed(Side::Upstream) => TaskError::ClosedByUpstream,
-            RelayEnd::Idle => TaskError::Idle,
-            RelayEnd::MustEnd => TaskError::ServerQuit,
-            RelayEnd::ReadFailed(Side::Client, error) => TaskError::ClientRead(error),
-            RelayEnd::WriteFailed(Side::Client, error) => TaskError::ClientWrite(error),
-            RelayEnd::ReadFailed(Side::Upstream, error) => TaskError::UpstreamRead(error),
-            RelayEnd::WriteFailed(Side::Upstream, error) => TaskError::UpstreamWrite(error),
-        };
-        self.task.failed(&error);
-    }
-}
-
-impl Watch for Tunnel {
-    fn read(&self, side: Side, n: u64) {
-        match side {
-            Side::Client => {
-                self.task.add_c_rd(n);
-                self.server.mine().tcp_in.add(n);
-            }
-            Side::Upstream => {
-                self.task.add_r_rd(n);
-                self.escaper.mine().tcp_in.add(n);
-            }
-        }
-    }
-
-    fn wrote(&self, side: Side, n: u64) {
-        match side {
-            Side::Client => {
-                self.task.add_c_wr(n);
-                self.server.mine().tcp_out.add(n);
-            }
-            Side::Upstream => {
-                self.task.add_r_wr(n);
-                self.escaper.mine().tcp_out.add(n);
-            }
-        }
-    }
-
-    fn half_closed(&self, side: Side) {
-        self.task.log(match side {
-            Side::Client => Event::ClientShutdown,
-            Side::Upstream => Event::UpstreamShutdown,
-        });
-    }
-
-    fn check(&self, idle: usize) -> Option<RelayEnd> {
-        let server = &self.task.server;
-        if server.must_quit() {
-            return Some(RelayEnd::MustEnd);
-        }
-        let options = &server.options;
-        let interval = options.check_interval();
-        if let Some(every) = options.log_interval {
-            let since = Duration::from_nanos(self.since_log.get()) + interval;
-            let is_due = since >= every;
-            self.since_log.set(if is_due {
-                0
-            } else {
-                u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
-            });
-            if is_due {
-                self.task.log(Event::Periodic);
-            }
-        }
-        let idle = interval.as_nanos() * idle as u128;
-        (idle >= options.stall_limit().as_nanos()).then_some(RelayEnd::Idle)
-    }
-
-    fn ended(&mut self, end: RelayEnd) {
-        self.note_end(end);
     }
 }

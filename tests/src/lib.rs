@@ -5,6 +5,8 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
+use serde_json::Value;
+
 /// An `http_proxy` on the port named `http` and a `direct_fixed` that may connect to loopback, where all peers of the
 /// tests are. `server` and `escaper` are more keys of theirs, as in a YAML flow map: `a: 1, b: [2]`.
 ///
@@ -16,17 +18,22 @@ pub fn proxy(server: &str, escaper: &str) -> String {
 
 /// As [`proxy`], with names looked up at `dns`, if a resolverd of the same group runs.
 pub fn resolving_proxy(dns: SocketAddr, server: &str, escaper: &str) -> String {
-    let resolver = format!(
-        "{{name: dns, type: hickory, server: {}, server_port: {}}}",
-        dns.ip(),
-        dns.port()
-    );
-    config(&resolver, server, &format!("{LOOPBACK}, {escaper}"))
+    config(&hickory(dns), server, &format!("{LOOPBACK}, {escaper}"))
 }
 
 /// As [`proxy`], with nothing in the escaper but these keys: loopback is forbidden unless they allow it.
 pub fn guarded_proxy(server: &str, escaper: &str) -> String {
     config("{name: dns, type: deny_all}", server, escaper)
+}
+
+/// A group with these servers and the escaper `out`, which may connect to loopback; no name is resolved.
+pub fn config_with(servers: &str) -> String {
+    group("{name: dns, type: deny_all}", LOOPBACK, servers)
+}
+
+/// As [`config_with`], with names looked up at `dns`, if a resolverd of the same group runs.
+pub fn resolving_with(dns: SocketAddr, servers: &str) -> String {
+    group(&hickory(dns), LOOPBACK, servers)
 }
 
 /// One worker, so that all clients meet at one pool of upstream connections; and no waiting at a stop.
@@ -36,16 +43,36 @@ const RUNTIME: &str = "runtime: {thread_number: 1, server_offline_delay: 0s, tas
 const LOOPBACK: &str = "egress_network_filter: {default: allow, allow: [127.0.0.0/8, '::1']}";
 
 fn config(resolver: &str, server: &str, escaper: &str) -> String {
+    let server = format!("  - {{name: http, type: http_proxy, listen: '127.0.0.1:%http%', escaper: out, {server}}}");
+    group(resolver, escaper, &server)
+}
+
+fn hickory(dns: SocketAddr) -> String {
+    format!(
+        "{{name: dns, type: hickory, server: {}, server_port: {}}}",
+        dns.ip(),
+        dns.port()
+    )
+}
+
+fn group(resolver: &str, escaper: &str, servers: &str) -> String {
     format!(
         "resolver:
   - {resolver}
 escaper:
   - {{name: out, type: direct_fixed, resolver: dns, {escaper}}}
 server:
-  - {{name: http, type: http_proxy, listen: '127.0.0.1:%http%', escaper: out, {server}}}
+{servers}
 {RUNTIME}
 "
     )
+}
+
+/// The records of finished tasks.
+pub fn finished(daemon: &sluice_testkit::Daemon) -> Vec<Value> {
+    let mut records = daemon.log_records("Task");
+    records.retain(|record| record["task_event"] == "Finished");
+    records
 }
 
 /// Bytes without a pattern, the same for the same length.

@@ -8,9 +8,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 /// A TLS session over some transport. One virtual call a record costs nothing beside the cipher.
-pub trait SecureIo: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> SecureIo for T {}
+pub trait SecureIo: AsyncRead + AsyncWrite + Send + Sync + Unpin {
+    /// The transport below.
+    fn transport(&self) -> &Stream;
+}
 
 /// A connection to a client, to an origin or to a next proxy.
 pub enum Stream {
@@ -27,6 +28,15 @@ impl Stream {
         match self {
             Self::Plain(tcp) => Some(tcp),
             Self::Secure(_) => None,
+        }
+    }
+
+    /// The TCP socket at the bottom, for its options and addresses; reading or writing it breaks what lies on top.
+    #[must_use]
+    pub fn tcp(&self) -> &TcpStream {
+        match self {
+            Self::Plain(tcp) => tcp,
+            Self::Secure(tls) => tls.transport().tcp(),
         }
     }
 }

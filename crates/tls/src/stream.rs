@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 
 use openssl::nid::Nid;
 use rustls::CommonState;
+use sluice_io::{SecureIo, Stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::Alert;
@@ -38,6 +39,12 @@ pub(crate) enum Inner<IO> {
 pub(crate) struct RustlsStream<IO> {
     pub(crate) tls: tokio_rustls::TlsStream<IO>,
     pub(crate) closure: Option<Closure>,
+}
+
+impl SecureIo for TlsStream<Stream> {
+    fn transport(&self) -> &Stream {
+        self.io()
+    }
 }
 
 impl<IO> RustlsStream<IO> {

@@ -13,21 +13,21 @@ use sluice_http1::{
 };
 use sluice_io::Stream;
 use sluice_io::buffer::{self, ReadBuffer};
-use sluice_io::pump::{Framing, Meter, Pump, PumpEnd, PumpError};
+use sluice_io::pump::{Framing, Meter as _, Pump, PumpEnd, PumpError};
 use sluice_tls::HandshakeError;
 
+use crate::client::{Client, Fill, Stall, poll_fill, write_all};
 use crate::connect::{Connect, Path};
 use crate::error::TaskError;
 use crate::http::body::Body;
-use crate::http::client::{Client, Fill, Stall, poll_fill, write_all};
 use crate::http::plan::Forward;
 use crate::http::pool::{Kept, Key};
 use crate::http::reply;
-use crate::http::tunnel;
 use crate::record::Stage;
 use crate::server::http_proxy::{HttpProxy, Session};
-use crate::stats::{EscaperStats, ServerStats};
 use crate::task::{Peers, Task, TaskKind};
+use crate::traffic::{Downwards, Upwards};
+use crate::tunnel;
 
 /// What becomes of a client's connection after a request.
 pub(crate) enum After {
@@ -71,13 +71,8 @@ pub(crate) async fn run(session: &mut Session, mut client: Client, mut request: 
                 (false, false) => After::Close(client),
             }
         }
-        Ok(Outcome::Upgraded {
-            upstream,
-            first,
-            limit,
-            escaper,
-        }) => {
-            tunnel::spawn(session, client, (upstream, first, limit), task, escaper);
+        Ok(Outcome::Upgraded { upstream, first, limit }) => {
+            tunnel::spawn(&session.worker, client, (upstream, first, limit), task);
             After::Gone
         }
         Err(failure) => {
@@ -100,7 +95,6 @@ enum Outcome {
         upstream: Stream,
         first: Vec<u8>,
         limit: Option<SpeedLimitTcp>,
-        escaper: Arc<EscaperStats>,
     },
 }
 
@@ -137,7 +131,6 @@ struct Upstream {
     /// Received and not yet looked at.
     buf: ReadBuffer,
     path: Path,
-    escaper: Arc<EscaperStats>,
     generation: u64,
     reused: bool,
     /// The escaper's speed limit.
@@ -199,7 +192,6 @@ impl Exchange<'_> {
                     stream: kept.stream,
                     buf: ReadBuffer::default(),
                     path: kept.path,
-                    escaper: Arc::clone(&escaper.stats),
                     generation: escaper.generation,
                     reused: true,
                     limit: kept.limit,
@@ -256,7 +248,6 @@ impl Exchange<'_> {
             stream,
             buf: ReadBuffer::default(),
             path,
-            escaper: Arc::clone(&connected.escaper.stats),
             generation: connected.escaper.generation,
             reused: false,
             limit: connected.opened.limit,
@@ -309,20 +300,13 @@ impl Exchange<'_> {
             self.request.body_taken = true;
         }
         let taken = (self.request.head.len() - head_len) as u64;
-        self.task.add_c_rd(self.request.received + taken);
-        self.server
-            .common
-            .stats
-            .mine()
-            .tcp_in
-            .add(self.request.received + taken);
+        self.task.traffic.read_client(self.request.received + taken);
         let stall = self.server.common.options.stall_limit();
         let sent = write_all(&mut upstream.stream, &self.request.head, &mut client.timer, stall).await;
         let mut broken = false;
         match sent {
             Ok(()) => {
-                self.task.add_r_wr(self.request.head.len() as u64);
-                upstream.escaper.mine().tcp_out.add(self.request.head.len() as u64);
+                self.task.traffic.wrote_remote(self.request.head.len() as u64);
             }
             Err(error) if upstream.reused => {
                 return Err(Failure {
@@ -339,7 +323,7 @@ impl Exchange<'_> {
         if complete {
             client.timer.arm(self.server.options.response_timeout);
         }
-        let pump = (!complete).then(|| Pump::new(body, self.server.pumps(upstream.limit).0));
+        let pump = (!complete).then(|| Pump::new(body, self.server.common.options.pumps(upstream.limit).0));
         Ok(Upload { pump, held, broken })
     }
 
@@ -410,7 +394,7 @@ impl Exchange<'_> {
         let Some(pump) = &mut upload.pump else {
             return Ok(Poll::Ready(()));
         };
-        let meter = self.meter(&upstream.escaper, true);
+        let meter = Upwards(&self.task.traffic);
         if upload.held {
             // A client that waits for 100 may get tired of it (RFC 9110 §10.1.1).
             match client.buf.poll_fill(cx, &mut client.stream) {
@@ -446,15 +430,6 @@ impl Exchange<'_> {
         }
     }
 
-    fn meter<'m>(&'m self, escaper: &'m EscaperStats, up: bool) -> BodyMeter<'m> {
-        BodyMeter {
-            task: self.task,
-            server: &self.server.common.stats,
-            escaper,
-            up,
-        }
-    }
-
     /// Hands a 1xx on to a client that can take it.
     async fn pass_interim(
         &mut self,
@@ -471,14 +446,9 @@ impl Exchange<'_> {
         let mut out = buffer::take();
         head.forward(&ForwardResponse::default(), &mut out);
         let sent = client.send(&out, self.server.common.options.stall_limit()).await;
-        self.count_sent(out.len());
+        self.task.traffic.wrote_client(out.len() as u64);
         buffer::recycle(out);
         sent.map_err(|error| Failure::late(TaskError::ClientWrite(error)))
-    }
-
-    fn count_sent(&self, n: usize) {
-        self.task.add_c_wr(n as u64);
-        self.server.common.stats.mine().tcp_out.add(n as u64);
     }
 
     /// A final head has come.
@@ -533,8 +503,7 @@ impl Exchange<'_> {
             upload_done: upload.is_done(),
         };
         let rest = &bytes.filled()[head.len..];
-        self.task.add_r_rd(bytes.filled().len() as u64);
-        upstream.escaper.mine().tcp_in.add(bytes.filled().len() as u64);
+        self.task.traffic.read_remote(bytes.filled().len() as u64);
         if dechunk {
             let scanner = BodyScanner::new(head.framing, &self.server.options.response_limits);
             return self.send_without_chunks(client, upstream, scanner, rest, out).await;
@@ -546,7 +515,7 @@ impl Exchange<'_> {
         out.extend_from_slice(&rest[..n]);
         let excess = n < rest.len();
         let sent = client.send(&out, self.server.common.options.stall_limit()).await;
-        self.count_sent(out.len());
+        self.task.traffic.wrote_client(out.len() as u64);
         buffer::recycle(out);
         sent.map_err(|error| Failure::late(TaskError::ClientWrite(error)))?;
         if body.is_complete() {
@@ -569,7 +538,7 @@ impl Exchange<'_> {
         body: Body,
         keep: &Keep,
     ) -> Result<Outcome, Failure> {
-        let mut pump = Pump::new(body, self.server.pumps(upstream.limit).1);
+        let mut pump = Pump::new(body, self.server.common.options.pumps(upstream.limit).1);
         let mut stall = Stall::new(&self.server.common);
         stall.arm(&mut client.timer);
         let ended = poll_fn(|cx| {
@@ -577,7 +546,7 @@ impl Exchange<'_> {
                 // Whatever goes wrong with the upload, the response is what counts now.
                 upload.broken = self.poll_upload(cx, client, &mut upstream, &mut upload).is_err() || upload.broken;
             }
-            let meter = self.meter(&upstream.escaper, false);
+            let meter = Downwards(&self.task.traffic);
             if let Poll::Ready(ended) = pump.poll(cx, &mut upstream.stream, &mut client.stream, &meter) {
                 return Poll::Ready(ended.map_err(|error| match error {
                     PumpError::Framing(error) => TaskError::InvalidResponseBody(error),
@@ -632,7 +601,7 @@ impl Exchange<'_> {
                 .send(&out, stall)
                 .await
                 .map_err(|error| Failure::late(TaskError::ClientWrite(error)))?;
-            self.count_sent(out.len());
+            self.task.traffic.wrote_client(out.len() as u64);
             out.clear();
             if scanner.is_done() {
                 self.task.note_response_received();
@@ -645,9 +614,7 @@ impl Exchange<'_> {
             let Upstream { stream, buf, .. } = &mut upstream;
             match poll_fn(|cx| poll_fill(cx, stream, buf, &mut client.timer)).await {
                 Fill::Bytes => {
-                    let n = upstream.buf.filled().len() as u64;
-                    self.task.add_r_rd(n);
-                    upstream.escaper.mine().tcp_in.add(n);
+                    self.task.traffic.read_remote(upstream.buf.filled().len() as u64);
                 }
                 Fill::Closed => return Err(Failure::late(TaskError::ClosedByUpstream)),
                 Fill::Failed(error) => return Err(Failure::late(TaskError::UpstreamRead(error))),
@@ -682,17 +649,15 @@ impl Exchange<'_> {
             &mut out,
         );
         let sent = client.send(&out, self.server.common.options.stall_limit()).await;
-        self.count_sent(out.len());
+        self.task.traffic.wrote_client(out.len() as u64);
         buffer::recycle(out);
         sent.map_err(|error| Failure::late(TaskError::ClientWrite(error)))?;
-        self.task.add_r_rd(bytes.filled().len() as u64);
-        upstream.escaper.mine().tcp_in.add(bytes.filled().len() as u64);
+        self.task.traffic.read_remote(bytes.filled().len() as u64);
         let first = bytes.filled()[head.len..].to_vec();
         Ok(Outcome::Upgraded {
             upstream: upstream.stream,
             first,
             limit: upstream.limit,
-            escaper: upstream.escaper,
         })
     }
 
@@ -755,34 +720,4 @@ pub(crate) fn binds_connection(value: &[u8]) -> bool {
             .is_some_and(|start| start.eq_ignore_ascii_case(scheme))
             && value.get(scheme.len()).is_none_or(|&next| next == b' ' || next == b',')
     })
-}
-
-/// Counts a body on its way: task, server and escaper alike.
-struct BodyMeter<'a> {
-    task: &'a Task,
-    server: &'a ServerStats,
-    escaper: &'a EscaperStats,
-    up: bool,
-}
-
-impl Meter for BodyMeter<'_> {
-    fn read(&self, n: u64) {
-        if self.up {
-            self.task.add_c_rd(n);
-            self.server.mine().tcp_in.add(n);
-        } else {
-            self.task.add_r_rd(n);
-            self.escaper.mine().tcp_in.add(n);
-        }
-    }
-
-    fn wrote(&self, n: u64) {
-        if self.up {
-            self.task.add_r_wr(n);
-            self.escaper.mine().tcp_out.add(n);
-        } else {
-            self.task.add_c_wr(n);
-            self.server.mine().tcp_out.add(n);
-        }
-    }
 }

@@ -275,16 +275,7 @@ impl Planner<'_> {
 
     /// The server's rules about targets.
     fn check(&self, upstream: &Upstream) -> Result<(), TaskError> {
-        let rules = &self.server.rules;
-        let host = rules
-            .hosts
-            .as_ref()
-            .is_none_or(|rule| !rule.check(&upstream.host).forbids());
-        let port = rules
-            .ports
-            .as_ref()
-            .is_none_or(|rule| !rule.check(upstream.port).forbids());
-        if host && port && !upstream.is_empty() {
+        if self.server.rules.allow(upstream) {
             return Ok(());
         }
         self.server.common.stats.mine().dest_denied.add(1);

@@ -6,9 +6,9 @@ use std::io;
 use sluice_http1::{Connection, Reply};
 use sluice_io::buffer;
 
+use crate::client::Client;
 use crate::connect::ConnectError;
 use crate::error::TaskError;
-use crate::http::client::Client;
 use crate::http::forward::After;
 use crate::http::plan::{Persist, Refusal};
 use crate::server::http_proxy::HttpProxy;

@@ -4,191 +4,126 @@ use std::path::Path as FsPath;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use schemars::JsonSchema;
-use serde::Deserialize;
-use sluice_acl::{DstHostSet, IngressRule, PortRule};
+use sluice_acl::{DstHostSet, PortRule};
 use sluice_addr::Host;
-use sluice_config::value::{
-    AsciiStr, ByteSize, HttpKeepalive, HttpServerId, NodeName, OneOrMany, Span, SpeedLimitTcp, TagMap, TcpListen,
-    TcpMiscOpts,
-};
+use sluice_config::value::{AsciiStr, ByteSize, HttpKeepalive, HttpServerId, OneOrMany, Span};
 use sluice_config::{Entry, Load, NotYet};
 use sluice_http1::{Limits, ResponseHead};
+use sluice_io::Stream;
 use sluice_io::buffer::ReadBuffer;
-use sluice_io::pump::PumpOptions;
-use sluice_io::throttle::Rate;
 use sluice_telemetry::Naming;
 use sluice_tls::client::{Connector, SessionCache};
-use sluice_tls::{BuildError, OpensslClientConfig};
+use sluice_tls::config::TicketerConfig;
+use sluice_tls::server::TlsAcceptor;
+use sluice_tls::{BuildError, OpensslClientConfig, RustlsServerConfig};
 
-use super::{Accepted, ServerCommon, TaskOptions};
+use super::keys::task_server;
+use super::rules::Rules;
+use super::{Accepted, ServerCommon};
+use crate::client::{Client, Fill};
 use crate::config::ServerConfig;
 use crate::connect::Path;
 use crate::error::TaskError;
 use crate::escaper::{EscaperId, Escapers};
-use crate::http::client::{Client, Fill};
 use crate::http::forward::{self, After};
 use crate::http::headers::TellTale;
 use crate::http::plan::{self, Plan, Refusal};
 use crate::http::pool::{Kept, Key};
-use crate::http::{reply, tunnel};
+use crate::http::{connect, reply};
+use crate::tls_server;
 use crate::worker::Worker;
 
-/// What `http_proxy` is configured with.
-#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct HttpProxyConfig {
-    /// The escaper that requests leave by.
-    pub(crate) escaper: NodeName,
-    /// Inspection and interception.
-    #[serde(default)]
-    pub(crate) auditor: Option<NotYet>,
-    /// Who may use the proxy.
-    #[serde(default)]
-    pub(crate) user_group: Option<NotYet>,
-    /// Task logs of all servers that name the same logger share it.
-    #[serde(default)]
-    pub(crate) shared_logger: Option<AsciiStr>,
-    /// Where to listen; without it the server is reached through a port server only.
-    #[serde(default)]
-    pub(crate) listen: Option<TcpListen>,
-    /// One listening socket in each worker.
-    #[serde(default)]
-    pub(crate) listen_in_worker: bool,
-    /// TLS on the listening socket.
-    #[serde(default, alias = "tls")]
-    pub(crate) tls_server: Option<NotYet>,
-    /// Session ticket keys.
-    #[serde(default)]
-    pub(crate) tls_ticketer: Option<NotYet>,
-    /// Which clients are let in.
-    #[serde(default, alias = "ingress_net_filter")]
-    pub(crate) ingress_network_filter: Option<IngressRule>,
-    /// Which hosts may be asked for.
-    #[serde(default)]
-    pub(crate) dst_host_filter_set: Option<DstHostSet>,
-    /// Which ports may be asked for.
-    #[serde(default)]
-    pub(crate) dst_port_filter: Option<PortRule>,
-    /// Speed limit of each client connection.
-    #[serde(
-        default,
-        alias = "tcp_conn_speed_limit",
-        alias = "tcp_conn_limit",
-        alias = "conn_limit"
-    )]
-    pub(crate) tcp_sock_speed_limit: Option<SpeedLimitTcp>,
-    /// Bytes of one copying read; at least 4 KiB.
-    #[serde(default = "copy_buffer")]
-    pub(crate) tcp_copy_buffer_size: ByteSize,
-    /// Bytes after which other connections get their turn; at least 256 KiB.
-    #[serde(default = "copy_yield")]
-    pub(crate) tcp_copy_yield_size: ByteSize,
-    /// Options of accepted sockets.
-    #[serde(default)]
-    pub(crate) tcp_misc_opts: TcpMiscOpts,
-    /// Time between two idle checks; at most 30 minutes.
-    #[serde(default = "idle_interval", alias = "task_idle_check_duration")]
-    pub(crate) task_idle_check_interval: Span,
-    /// Idle checks in a row that a task survives.
-    #[serde(default = "idle_max")]
-    pub(crate) task_idle_max_count: usize,
-    /// Write a record when a task is created.
-    #[serde(default)]
-    pub(crate) flush_task_log_on_created: bool,
-    /// Write a record when the upstream is connected.
-    #[serde(default)]
-    pub(crate) flush_task_log_on_connected: bool,
-    /// Write a record of running tasks from time to time.
-    #[serde(default)]
-    pub(crate) task_log_flush_interval: Option<Span>,
-    /// Tags that are added to the server's metrics.
-    #[serde(default)]
-    pub(crate) extra_metrics_tags: TagMap,
-    /// Names of this proxy: requests for them are for itself.
-    #[serde(default)]
-    pub(crate) local_server_name: OneOrMany<Host>,
-    /// Adds `X-BD-Remote-Connection-Info` to responses.
-    #[serde(default)]
-    pub(crate) server_id: Option<HttpServerId>,
-    /// The realm of Basic authentication.
-    #[serde(default)]
-    pub(crate) auth_realm: Option<NotYet>,
-    /// Next hop by the user's name.
-    #[serde(default, alias = "username_params_to_escaper_addr")]
-    pub(crate) username_params: Option<NotYet>,
-    /// TLS towards the origin of `https://` URLs.
-    #[serde(default)]
-    pub(crate) tls_client: OpensslClientConfig,
-    /// FTP over HTTP.
-    #[serde(default)]
-    pub(crate) ftp_client: Option<NotYet>,
-    /// Time for a request head.
-    #[serde(default = "request_timeout")]
-    pub(crate) req_header_recv_timeout: Span,
-    /// Time for a response head once the request is sent.
-    #[serde(default = "response_timeout")]
-    pub(crate) rsp_header_recv_timeout: Span,
-    /// Bytes of a request head; more is 431.
-    #[serde(default = "head_size")]
-    pub(crate) req_header_max_size: ByteSize,
-    /// Bytes of a response head; more is 502.
-    #[serde(default = "head_size")]
-    pub(crate) rsp_header_max_size: ByteSize,
-    /// Characters of a URI in logs.
-    #[serde(default = "uri_chars", alias = "uri_log_max_chars")]
-    pub(crate) log_uri_max_chars: usize,
-    /// The most requests of a pipeline that are in work at a time. One is, whatever is allowed: they are answered in
-    /// turn, and what a client sends ahead waits in the read buffer and in the socket.
-    #[serde(default = "pipeline")]
-    pub(crate) pipeline_size: std::num::NonZeroUsize,
-    /// Time that a connection may wait for its next request.
-    #[serde(default = "client_idle")]
-    pub(crate) pipeline_read_idle_timeout: Span,
-    /// Close without a reply when a request is refused before it is understood.
-    #[serde(default)]
-    pub(crate) no_early_error_reply: bool,
-    /// Whether Host may name another host than the URL.
-    #[serde(default = "yes")]
-    pub(crate) allow_custom_host: bool,
-    /// Leave the scheme's default port out of Host.
-    #[serde(default)]
-    pub(crate) drop_default_port_in_host: bool,
-    /// Bytes of a chunk-size or trailer line.
-    #[serde(default = "body_line")]
-    pub(crate) body_line_max_length: usize,
-    /// Keeping upstream connections for further requests.
-    #[serde(default)]
-    pub(crate) http_forward_upstream_keepalive: HttpKeepalive,
-    /// Adds `X-BD-Upstream-Id` to upstream responses; needs `server_id`.
-    #[serde(default)]
-    pub(crate) http_forward_mark_upstream: bool,
-    /// Adds `X-BD-Upstream-Addr` and `X-BD-Outgoing-IP`.
-    #[serde(default)]
-    pub(crate) echo_chained_info: bool,
-    /// Speed at which the body of a request without credentials is thrown away.
-    #[serde(default, alias = "untrusted_read_limit")]
-    pub(crate) untrusted_read_speed_limit: Option<NotYet>,
-    /// Request header with the number id of egress path selection.
-    #[serde(default, alias = "path_selection_header")]
-    pub(crate) egress_path_selection_header: Option<AsciiStr>,
-    /// Drop `Forwarded` and `X-Forwarded-For` of the client.
-    #[serde(default)]
-    pub(crate) steal_forwarded_for: bool,
+task_server! {
+    /// What `http_proxy` is configured with.
+    pub(crate) struct HttpProxyConfig {
+        /// Who may use the proxy.
+        #[serde(default)]
+        pub(crate) user_group: Option<NotYet>,
+        /// TLS on the listening socket.
+        #[serde(default, alias = "tls")]
+        pub(crate) tls_server: Option<RustlsServerConfig>,
+        /// Session ticket keys.
+        #[serde(default)]
+        pub(crate) tls_ticketer: Option<TicketerConfig>,
+        /// Which hosts may be asked for.
+        #[serde(default)]
+        pub(crate) dst_host_filter_set: Option<DstHostSet>,
+        /// Which ports may be asked for.
+        #[serde(default)]
+        pub(crate) dst_port_filter: Option<PortRule>,
+        /// Names of this proxy: requests for them are for itself.
+        #[serde(default)]
+        pub(crate) local_server_name: OneOrMany<Host>,
+        /// Adds `X-BD-Remote-Connection-Info` to responses.
+        #[serde(default)]
+        pub(crate) server_id: Option<HttpServerId>,
+        /// The realm of Basic authentication.
+        #[serde(default)]
+        pub(crate) auth_realm: Option<NotYet>,
+        /// Next hop by the user's name.
+        #[serde(default, alias = "username_params_to_escaper_addr")]
+        pub(crate) username_params: Option<NotYet>,
+        /// TLS towards the origin of `https://` URLs.
+        #[serde(default)]
+        pub(crate) tls_client: OpensslClientConfig,
+        /// FTP over HTTP.
+        #[serde(default)]
+        pub(crate) ftp_client: Option<NotYet>,
+        /// Time for a request head.
+        #[serde(default = "request_timeout")]
+        pub(crate) req_header_recv_timeout: Span,
+        /// Time for a response head once the request is sent.
+        #[serde(default = "response_timeout")]
+        pub(crate) rsp_header_recv_timeout: Span,
+        /// Bytes of a request head; more is 431.
+        #[serde(default = "head_size")]
+        pub(crate) req_header_max_size: ByteSize,
+        /// Bytes of a response head; more is 502.
+        #[serde(default = "head_size")]
+        pub(crate) rsp_header_max_size: ByteSize,
+        /// Characters of a URI in logs.
+        #[serde(default = "uri_chars", alias = "uri_log_max_chars")]
+        pub(crate) log_uri_max_chars: usize,
+        /// The most requests of a pipeline that are in work at a time. One is, whatever is allowed: they are answered in
+        /// turn, and what a client sends ahead waits in the read buffer and in the socket.
+        #[serde(default = "pipeline")]
+        pub(crate) pipeline_size: std::num::NonZeroUsize,
+        /// Time that a connection may wait for its next request.
+        #[serde(default = "client_idle")]
+        pub(crate) pipeline_read_idle_timeout: Span,
+        /// Close without a reply when a request is refused before it is understood.
+        #[serde(default)]
+        pub(crate) no_early_error_reply: bool,
+        /// Whether Host may name another host than the URL.
+        #[serde(default = "yes")]
+        pub(crate) allow_custom_host: bool,
+        /// Leave the scheme's default port out of Host.
+        #[serde(default)]
+        pub(crate) drop_default_port_in_host: bool,
+        /// Bytes of a chunk-size or trailer line.
+        #[serde(default = "body_line")]
+        pub(crate) body_line_max_length: usize,
+        /// Keeping upstream connections for further requests.
+        #[serde(default)]
+        pub(crate) http_forward_upstream_keepalive: HttpKeepalive,
+        /// Adds `X-BD-Upstream-Id` to upstream responses; needs `server_id`.
+        #[serde(default)]
+        pub(crate) http_forward_mark_upstream: bool,
+        /// Adds `X-BD-Upstream-Addr` and `X-BD-Outgoing-IP`.
+        #[serde(default)]
+        pub(crate) echo_chained_info: bool,
+        /// Speed at which the body of a request without credentials is thrown away.
+        #[serde(default, alias = "untrusted_read_limit")]
+        pub(crate) untrusted_read_speed_limit: Option<NotYet>,
+        /// Request header with the number id of egress path selection.
+        #[serde(default, alias = "path_selection_header")]
+        pub(crate) egress_path_selection_header: Option<AsciiStr>,
+        /// Drop `Forwarded` and `X-Forwarded-For` of the client.
+        #[serde(default)]
+        pub(crate) steal_forwarded_for: bool,
+    }
 }
 
-fn copy_buffer() -> ByteSize {
-    ByteSize(16 << 10)
-}
-fn copy_yield() -> ByteSize {
-    ByteSize(1 << 20)
-}
-fn idle_interval() -> Span {
-    Span(Duration::from_secs(60))
-}
-fn idle_max() -> usize {
-    5
-}
 fn request_timeout() -> Span {
     Span(Duration::from_secs(30))
 }
@@ -224,32 +159,18 @@ impl HttpProxyConfig {
                 "needs a `server_id` to mark responses with",
             );
         }
-        if self.task_idle_check_interval.0.is_zero() {
-            load.error(&entry.place, "task_idle_check_interval", "must be more than 0");
-        }
-        if self.task_log_flush_interval.is_some_and(|span| span.0.is_zero()) {
-            load.error(&entry.place, "task_log_flush_interval", "must be more than 0");
+        if let Some(tls) = &self.tls_server {
+            tls_server::check(load, entry, tls, self.tls_ticketer.as_ref());
+        } else if self.tls_ticketer.is_some() {
+            load.error(
+                &entry.place,
+                "tls_ticketer",
+                "needs a `tls_server` whose tickets it is for",
+            );
         }
         let base = entry.place.base_dir();
         if let Err(error) = Connector::build(&self.tls_client, base, SessionCache::ManySites) {
             load.error(&entry.place, "tls_client", error.to_string());
-        }
-    }
-
-    /// How tasks of this server run.
-    pub(crate) fn task_options(&self) -> TaskOptions {
-        const LONGEST_IDLE_CHECK: Duration = Duration::from_secs(30 * 60);
-        TaskOptions {
-            log_on_created: self.flush_task_log_on_created,
-            log_on_connected: self.flush_task_log_on_connected,
-            log_interval: self.task_log_flush_interval.map(|span| span.0),
-            idle_interval: self.task_idle_check_interval.0.min(LONGEST_IDLE_CHECK),
-            idle_max: self.task_idle_max_count,
-            pump: PumpOptions {
-                copy_size: self.tcp_copy_buffer_size.as_usize().max(4096),
-                yield_size: self.tcp_copy_yield_size.0.max(256 << 10),
-                rate: None,
-            },
         }
     }
 }
@@ -260,6 +181,7 @@ pub(crate) struct HttpProxy {
     pub(crate) escapers: Arc<Escapers>,
     pub(crate) escaper: EscaperId,
     pub(crate) tls_client: Connector,
+    tls_server: Option<TlsAcceptor>,
     /// Another one for every configuration: connections under other TLS settings are not taken up.
     pub(crate) generation: u64,
     pub(crate) options: Options,
@@ -282,14 +204,7 @@ pub(crate) struct Options {
     pub(crate) upstream_keepalive: Option<Duration>,
     pub(crate) path_header: Option<String>,
     pub(crate) local_names: Vec<Host>,
-    pub(crate) limit: Option<SpeedLimitTcp>,
     tell_tale: TellTale,
-}
-
-/// Which targets are allowed.
-pub(crate) struct Rules {
-    pub(crate) hosts: Option<DstHostSet>,
-    pub(crate) ports: Option<PortRule>,
 }
 
 impl Options {
@@ -318,7 +233,6 @@ impl Options {
                 .as_ref()
                 .map(|name| name.to_string()),
             local_names: config.local_server_name.0.clone(),
-            limit: config.tcp_sock_speed_limit.filter(|limit| !limit.is_off()),
             tell_tale: TellTale::new(
                 config.server_id.as_ref(),
                 config.http_forward_mark_upstream,
@@ -353,6 +267,7 @@ impl HttpProxy {
         config: &HttpProxyConfig,
         common: Arc<ServerCommon>,
         (escapers, escaper): (Arc<Escapers>, EscaperId),
+        tls_server: Option<TlsAcceptor>,
         generation: u64,
         naming: Naming,
         base: &FsPath,
@@ -361,6 +276,7 @@ impl HttpProxy {
             common,
             escapers,
             escaper,
+            tls_server,
             tls_client: Connector::build(&config.tls_client, base, SessionCache::ManySites)?,
             generation,
             options: Options::new(config, naming),
@@ -369,24 +285,6 @@ impl HttpProxy {
                 ports: config.dst_port_filter.clone(),
             },
         })
-    }
-}
-
-impl HttpProxy {
-    /// How bytes are moved from and to a client whose upstream connection has the limit `upstream`.
-    pub(crate) fn pumps(&self, upstream: Option<SpeedLimitTcp>) -> (PumpOptions, PumpOptions) {
-        let pump = self.common.options.pump;
-        let limit = match (self.options.limit, upstream) {
-            (Some(a), Some(b)) => Some(a.and(b)),
-            (a, b) => a.or(b),
-        };
-        let Some(limit) = limit else { return (pump, pump) };
-        let per = Duration::from_millis(1 << limit.shift_millis);
-        let with = |bytes| PumpOptions {
-            rate: Some(Rate { bytes, per }),
-            ..pump
-        };
-        (with(limit.upload), with(limit.download))
     }
 }
 
@@ -418,8 +316,16 @@ impl Session {
 /// Serves a client's connection to its end.
 pub(crate) async fn serve(server: Arc<HttpProxy>, conn: Accepted, worker: Arc<Worker>) {
     server.common.stats.mine().connections.add(1);
+    let mut conn = conn;
+    if let (Some(tls), Stream::Plain(_)) = (&server.tls_server, &conn.stream) {
+        // A TLS handshake is large beside what a connection needs later.
+        let accepted = Box::pin(tls_server::accept(tls, conn.stream, &server.common, conn.peers)).await;
+        let Some(secure) = accepted else { return };
+        conn.stream = secure;
+        conn.accepted = Instant::now();
+    }
     let mut client = Client {
-        stream: conn.tcp.into(),
+        stream: conn.stream,
         buf: ReadBuffer::default(),
         timer: worker.wheel.timer(),
         peers: conn.peers,
@@ -435,7 +341,7 @@ pub(crate) async fn serve(server: Arc<HttpProxy>, conn: Accepted, worker: Arc<Wo
             return;
         };
         let after = match plan {
-            Plan::Connect(request) => Box::pin(tunnel::connect(&mut session, client, request)).await,
+            Plan::Connect(request) => Box::pin(connect::connect(&mut session, client, request)).await,
             Plan::Forward(request) => forward::run(&mut session, client, request).await,
             Plan::Refuse(refusal) => Box::pin(reply::refuse(&session.server, client, &refusal)).await,
         };

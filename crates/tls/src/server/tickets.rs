@@ -72,7 +72,10 @@ impl Ticketer {
     }
 
     /// The one of a server whose configuration names none.
-    pub(super) fn of_defaults() -> Result<Arc<Self>, BuildError> {
+    ///
+    /// # Errors
+    /// [`BuildError`] if there are no random bytes.
+    pub fn of_defaults() -> Result<Arc<Self>, BuildError> {
         Self::with(&TicketerConfig::default(), true)
     }
 

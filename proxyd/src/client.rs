@@ -21,7 +21,7 @@ const LINGER: Duration = Duration::from_secs(2);
 /// Bytes that are thrown away meanwhile.
 const LINGER_BYTES: usize = 1 << 20;
 
-/// A client that speaks HTTP/1.
+/// A client, and what it has sent.
 pub(crate) struct Client {
     pub(crate) stream: Stream,
     /// Received and not yet looked at.

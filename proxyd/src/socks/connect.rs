@@ -1,0 +1,86 @@
+//! CONNECT.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use sluice_config::value::SpeedLimitTcp;
+use sluice_io::Stream;
+
+use super::negotiation::Request;
+use super::reply;
+use crate::client::Client;
+use crate::connect::Connect;
+use crate::error::TaskError;
+use crate::record::Stage;
+use crate::server::socks_proxy::SocksProxy;
+use crate::task::{Task, TaskKind};
+use crate::tunnel;
+use crate::worker::Worker;
+
+/// Opens the tunnel that the client asks for.
+pub(crate) async fn run(server: &Arc<SocksProxy>, mut client: Client, request: Request, worker: &Arc<Worker>) {
+    let mut task = Task::begin(
+        &server.common,
+        TaskKind::TcpConnect,
+        client.peers,
+        &request.target,
+        client.waiting_since,
+        None,
+    );
+    let (upstream, bound, limit) = match open(server, &client, &request, &mut task, worker).await {
+        Ok(opened) => opened,
+        Err(error) => {
+            task.failed(&error);
+            let code = reply::code_of(&error);
+            if reply::put(server, &mut client, request.version, code, None)
+                .await
+                .is_ok()
+            {
+                drop(task);
+                client.close().await;
+            }
+            return;
+        }
+    };
+    task.set_stage(Stage::Replying);
+    let code = sluice_socks::v5::ReplyCode::Succeeded;
+    match reply::put(server, &mut client, request.version, code, Some(bound)).await {
+        Ok(()) => tunnel::spawn(worker, client, (upstream, Vec::new(), limit), task),
+        Err(error) => task.failed(&TaskError::ClientWrite(error)),
+    }
+}
+
+/// The upstream connection, and its local address.
+async fn open(
+    server: &SocksProxy,
+    client: &Client,
+    request: &Request,
+    task: &mut Task,
+    worker: &Arc<Worker>,
+) -> Result<(Stream, SocketAddr, Option<SpeedLimitTcp>), TaskError> {
+    if !server.rules.allow(&request.target) {
+        server.common.stats.mine().dest_denied.add(1);
+        return Err(TaskError::DestinationDenied);
+    }
+    task.set_stage(Stage::Connecting);
+    let connect = Connect {
+        upstream: &request.target,
+        task_id: task.id,
+        client: client.peers.client,
+        server: client.peers.server,
+        path_index: None,
+        worker,
+    };
+    let connected = match server.escapers.connect(server.escaper, &connect).await {
+        Ok(connected) => connected,
+        Err(failed) => {
+            task.not_connected(&failed.escaper.stats, &failed.failure.path);
+            return Err(failed.failure.error.into());
+        }
+    };
+    let mut path = connected.opened.path;
+    path.local = connected.opened.stream.tcp().local_addr().ok();
+    task.connected(&connected.escaper.stats, &path, None);
+    let bound = path.local.unwrap_or_else(|| (Ipv4Addr::UNSPECIFIED, 0).into());
+    Ok((connected.opened.stream, bound, connected.opened.limit))
+}
