@@ -1,0 +1,40 @@
+//! What holds for any text whatever; called by the fuzz target, and by a unit test over its corpus.
+
+use std::str;
+
+use sluice_config::decode_text;
+
+use crate::{CryptHash, Token, Username};
+
+/// Reads the text as a token and as a crypt(5) string, which is shown as it was written.
+///
+/// # Panics
+/// If not.
+pub fn texts(data: &[u8]) {
+    let Ok(text) = str::from_utf8(data) else { return };
+    let _ = Username::from_client(text);
+    if let Ok(hash) = CryptHash::parse(text) {
+        assert_eq!(hash.reveal(), text);
+    }
+    // Crypt hashes take their time: they have tests of their own.
+    if let Ok(token @ (Token::Any | Token::Fast(_) | Token::Never)) = decode_text::<Token>(text) {
+        assert_eq!(token.verify("password"), token == Token::Any);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    #[test]
+    fn every_sample_of_the_fuzz_corpus_holds() {
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus/auth_texts");
+        let mut samples = 0;
+        for entry in fs::read_dir(corpus).unwrap() {
+            super::texts(&fs::read(entry.unwrap().path()).unwrap());
+            samples += 1;
+        }
+        assert!(samples >= 10, "there are {samples} samples");
+    }
+}
