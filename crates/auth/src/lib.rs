@@ -3,6 +3,7 @@
 //! - [`Username`], [`Password`]: values of the configuration with their limits.
 //! - [`Token`]: the value of a user's `token`, in every form that it has; [`Token::verify`] checks a password.
 //! - [`CryptHash`], [`FastHash`]: the two kinds of hashes, read and made.
+//! - [`UsernameParams`]: what a login says behind the user's name about the next proxy.
 //!
 //! Everything here is pure: salts come from the caller, nothing is looked up or kept. No `Debug` and no message of an
 //! error shows a password or a hash. Hashes are compared in constant time; how long the hashing takes tells the method and
@@ -22,6 +23,7 @@
 mod crypt;
 mod fast;
 mod name;
+mod params;
 #[cfg(any(test, feature = "cases"))]
 #[doc(hidden)]
 pub mod properties;
@@ -30,4 +32,5 @@ mod token;
 pub use crypt::{CryptError, CryptHash, CryptMethod, DEFAULT_ROUNDS, ROUNDS, SALT_LETTERS};
 pub use fast::{Digest, FastHash, Salt};
 pub use name::{MAX_PASSWORD, MAX_USERNAME, Password, Username, UsernameError};
+pub use params::{CameBy, EgressUpstream, ParamsError, UsernameParams};
 pub use token::Token;

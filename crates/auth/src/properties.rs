@@ -4,15 +4,25 @@ use std::str;
 
 use sluice_config::decode_text;
 
-use crate::{CryptHash, Token, Username};
+use crate::{CameBy, CryptHash, Token, Username, UsernameParams};
 
-/// Reads the text as a token and as a crypt(5) string, which is shown as it was written.
+/// Reads the text as a token, as a crypt(5) string, which is shown as it was written, and as a login with parameters.
 ///
 /// # Panics
 /// If not.
 pub fn texts(data: &[u8]) {
     let Ok(text) = str::from_utf8(data) else { return };
     let _ = Username::from_client(text);
+    for yaml in [
+        "{keys: [a, b, k], floating: k}",
+        "{keys: [a, b], reject_unknown_keys: no, reject_duplicate_keys: no, suffix: test}",
+    ] {
+        let params: UsernameParams = decode_text(yaml).unwrap_or_else(|errors| panic!("{errors:?}"));
+        assert!(text.starts_with(params.user(text)));
+        if let Ok(Some(egress)) = params.egress(text, CameBy::Http) {
+            assert!(text.contains('+') && egress.addr.port == 10000);
+        }
+    }
     if let Ok(hash) = CryptHash::parse(text) {
         assert_eq!(hash.reveal(), text);
     }
