@@ -4,11 +4,13 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 
 use crate::call::DaemonCommand;
 use crate::daemons::{self, Target};
+use crate::token::TokenOptions;
 use crate::up::UpOptions;
 
 /// What is to be done, to which group.
@@ -26,6 +28,7 @@ pub(crate) enum Command {
     Schema,
     Up(Box<UpOptions>),
     Reload,
+    Token(Box<TokenOptions>),
     Completion { shell: Shell },
     Daemon(&'static str, Box<DaemonCommand>),
 }
@@ -66,8 +69,17 @@ enum GroupCommand {
     Up(UpOptions),
     /// Reload the configuration in all daemons, or in none
     Reload,
+    /// Make what the configuration says about users
+    #[command(subcommand)]
+    User(UserCommand),
     /// Print a completion script
     Completion { shell: Shell },
+}
+
+#[derive(Debug, Subcommand)]
+enum UserCommand {
+    /// Make a user's token of a password, as YAML to be pasted
+    Token(TokenOptions),
 }
 
 /// The commands of one daemon, called by its name.
@@ -102,6 +114,11 @@ pub(crate) fn read(args: Vec<OsString>) -> Result<Cli, clap::Error> {
         GroupCommand::Schema => Command::Schema,
         GroupCommand::Up(options) => Command::Up(Box::new(options)),
         GroupCommand::Reload => Command::Reload,
+        GroupCommand::User(UserCommand::Token(options)) => {
+            let conflict = |why| group_parser().error(ErrorKind::ArgumentConflict, why);
+            options.check().map_err(conflict)?;
+            Command::Token(Box::new(options))
+        }
         GroupCommand::Completion { shell } => Command::Completion { shell },
     };
     Ok(Cli {

@@ -1,7 +1,8 @@
 //! `sluicectl`: the command line for all daemons of a group.
 //!
 //! It has no logic of its own: `check` and `schema` join what each daemon's `-t` and `--schema` say, `up` starts,
-//! restarts and stops children, and everything else is a call to a daemon. The name it is called by chooses a daemon:
+//! restarts and stops children, `user token` prints what `sluice_auth` makes of a password, and everything else is a call to
+//! a daemon. The name it is called by chooses a daemon:
 //! `proxyd-ctl` is `sluicectl proxyd`, `g3proxy-ctl` is that with g3proxy's flags.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line speaks there")]
@@ -13,9 +14,11 @@ mod daemons;
 mod g3;
 mod generic;
 mod output;
+mod password;
 mod reload;
 mod schema;
 mod status;
+mod token;
 mod up;
 
 use std::process::ExitCode;
@@ -44,6 +47,7 @@ async fn run(cli: &cli::Cli) -> anyhow::Result<ExitCode> {
         Command::Check { config } => check::run(config, target.json).await,
         Command::Schema => schema::run().await,
         Command::Up(options) => up::run(target, options).await,
+        Command::Token(options) => token::run(options, target.json),
         Command::Reload => reload::run(target).await,
         Command::Completion { shell } => Ok(cli::completion(*shell)),
         Command::Daemon(daemon, command) => call::run(target, daemon, command).await,

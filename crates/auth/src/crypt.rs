@@ -95,7 +95,7 @@ pub enum CryptError {
     /// The salt is missing.
     #[error("the salt is missing")]
     SaltEmpty,
-    /// The salt holds a `$`, a blank or what is not ASCII.
+    /// The salt holds a `$`, a blank or what is not ASCII; one that is made, anything but [`SALT_LETTERS`].
     #[error("the salt holds a character that it cannot have")]
     SaltLetter,
     /// The salt is too long.
@@ -135,12 +135,16 @@ impl CryptHash {
         })
     }
 
-    /// Makes the hash of a password. Without `rounds` there are [`DEFAULT_ROUNDS`], and the string does not say so.
+    /// Makes the hash of a password, with a salt of [`SALT_LETTERS`]. Without `rounds` there are [`DEFAULT_ROUNDS`], and the
+    /// string does not say so.
     ///
     /// # Errors
     /// [`CryptError`] if one of the parts is not allowed.
     pub fn make(method: CryptMethod, rounds: Option<u32>, salt: &str, password: &str) -> Result<Self, CryptError> {
         check_salt(method, salt)?;
+        if !salt.bytes().all(|byte| SALT_LETTERS.contains(&byte)) {
+            return Err(CryptError::SaltLetter);
+        }
         match rounds {
             Some(_) if method == CryptMethod::Md5 => return Err(CryptError::RoundsOfMd5),
             Some(rounds) if !ROUNDS.contains(&rounds) => return Err(CryptError::Rounds),

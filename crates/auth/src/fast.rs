@@ -47,6 +47,11 @@ impl FastHash {
         (password.len() <= MAX_PASSWORD && !digests.is_empty()).then_some(hash)
     }
 
+    /// Reads a salt: 16 hexadecimal digits.
+    pub fn parse_salt(text: &str) -> Option<Salt> {
+        Hex::parse(text).map(|salt| salt.0)
+    }
+
     /// Whether the password is the one that the digests were made of.
     pub fn verify(&self, password: &str) -> bool {
         let salt = self.salt.0;

@@ -4,5 +4,6 @@
 
 mod commands;
 mod group;
+mod token;
 mod units;
 mod up;
