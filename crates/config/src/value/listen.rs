@@ -311,8 +311,9 @@ mod tests {
         assert!(listen.follow_cpu_affinity);
     }
 
+    /// LM-06.
     #[test]
-    fn scales_round_as_they_are_written() {
+    fn scales_round_as_they_are_written_and_a_part_of_nothing_is_refused() {
         for (yaml, of_7) in [
             ("0.5", 4),
             ("50%", 4),
@@ -330,6 +331,8 @@ mod tests {
             ".nan",
             ".inf",
             "1/0",
+            "0/0",
+            "1 / 0",
             "-1/2",
             "a",
             "''",

@@ -212,6 +212,29 @@ mod tests {
     }
 
     #[test]
+    fn a_limit_of_nothing_or_of_one_direction_is_refused_lm_05() {
+        for yaml in [
+            "0",
+            "'0'",
+            "0/s",
+            "{shift: 10}",
+            "{shift: 10, upload: 1K}",
+            "{shift: 10, download: 1K}",
+            "{shift: 10, upload: 1K, download: 0}",
+            "{upload: 1000/s}",
+            "{shift: 1, upload: 100/s, download: 1K}",
+        ] {
+            let error = decode::<SpeedLimitTcp>(yaml).unwrap_err().to_string();
+            assert!(
+                error.contains("more than 0 bytes in both directions"),
+                "{yaml}: {error}"
+            );
+        }
+        // Without a slice there is no limit, as in the program whose files these are.
+        assert!(decode::<SpeedLimitTcp>("{upload: 1K}").unwrap().is_off());
+    }
+
+    #[test]
     fn two_limits_make_the_slower_one() {
         assert_eq!(
             limit(10, 1000, 5000).and(limit(12, 8000, 16000)),

@@ -198,6 +198,20 @@ mod tests {
     }
 
     #[test]
+    fn a_map_without_an_interval_means_a_second_and_no_interval_is_none_lm_04() {
+        let stream = decode::<GlobalStreamLimit>("{replenish_bytes: 1K}").unwrap();
+        assert_eq!(stream.replenish_interval, SECOND);
+        let datagram = decode::<GlobalDatagramLimit>("{replenish_packets: 5}").unwrap();
+        assert_eq!(datagram.replenish_interval, SECOND);
+        for zero in ["0", "0s", "0.0", "0ms"] {
+            let yaml = format!("{{replenish_interval: {zero}, replenish_bytes: 1K}}");
+            let error = decode::<GlobalStreamLimit>(&yaml).unwrap_err().to_string();
+            assert!(error.contains("expected more than no time"), "{error}");
+            assert!(decode::<GlobalDatagramLimit>(&yaml).is_err());
+        }
+    }
+
+    #[test]
     fn a_datagram_limit_may_be_of_packets() {
         let limit = decode::<GlobalDatagramLimit>("{replenish_packets: 10, max_burst_packets: 1K}").unwrap();
         assert_eq!((limit.bytes, limit.packets), (None, Some((10, 1000))));

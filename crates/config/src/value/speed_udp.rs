@@ -140,6 +140,27 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_no_limit_in_each_respect_alone_lm_05() {
+        for yaml in [
+            "0",
+            "0/s",
+            "{shift: 10}",
+            "{shift: 10, upload_bytes: 0, upload_packets: 0}",
+        ] {
+            let limit = decode::<SpeedLimitUdp>(yaml).unwrap();
+            let amounts = (
+                limit.upload_bytes,
+                limit.download_bytes,
+                limit.upload_packets,
+                limit.download_packets,
+            );
+            assert_eq!(amounts, (0, 0, 0, 0), "{yaml}");
+        }
+        let limit = decode::<SpeedLimitUdp>("{shift: 10, download_packets: 3}").unwrap();
+        assert_eq!((limit.upload_packets, limit.download_packets), (0, 3));
+    }
+
+    #[test]
     fn no_limit_gives_way_to_one() {
         let one = SpeedLimitUdp {
             shift_millis: 10,
