@@ -4,7 +4,7 @@
 //! - [`pump`]: one direction of a message body or a tunnel; copies small amounts through a scratch buffer of the
 //!   thread and goes over to `splice(2)` when it gets long.
 //! - [`relay`]: a tunnel, two pumps with half-close and an idle check.
-//! - [`throttle`]: speed limits.
+//! - [`throttle`]: speed limits of one connection and of many together; limits of how often something may happen.
 //! - [`wheel`]: timers in steps of 100 ms, for the many time-outs that hardly ever fire.
 //! - [`buffer`]: read buffers that go back to their thread's pool when they are empty.
 //!

@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use sluice_sys::splice::Pipe;
 
 /// Bytes a pipe holds. Larger ones spare system calls, but their pages fall out of the cache.
-const CAPACITY: usize = 256 * 1024;
+pub(crate) const CAPACITY: usize = 256 * 1024;
 /// Pipes that one thread has open at most, lent ones included.
 const MOST: usize = 64;
 

@@ -7,12 +7,13 @@
 use std::fmt;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
-use crate::throttle::{Rate, Throttle};
+use crate::throttle::{Rate, SharedLimit, StreamLimits};
 use crate::{Stream, pipes, scratch};
 
 /// Bytes that are copied before splicing starts: a short exchange would not earn the pipe.
@@ -90,7 +91,7 @@ pub struct PumpOptions {
     pub copy_size: usize,
     /// Bytes after which the other tasks of the thread get their turn.
     pub yield_size: u64,
-    /// Speed limit.
+    /// Speed limit of this direction alone.
     pub rate: Option<Rate>,
 }
 
@@ -147,7 +148,7 @@ pub struct Pump<F> {
     excess: Vec<u8>,
     moved: u64,
     ended: Option<PumpEnd>,
-    throttle: Option<Box<Throttle>>,
+    limits: Option<Box<StreamLimits>>,
 }
 
 impl<F: Framing> Pump<F> {
@@ -163,8 +164,13 @@ impl<F: Framing> Pump<F> {
             excess: Vec::new(),
             moved: 0,
             ended,
-            throttle: options.rate.map(|rate| Box::new(Throttle::new(rate))),
+            limits: options.rate.map(|rate| Box::new(StreamLimits::of(rate))),
         }
+    }
+
+    /// Puts the pump under a limit that others are under too, beside those it has.
+    pub fn share(&mut self, limit: Arc<SharedLimit>) {
+        self.limits.get_or_insert_default().share(limit);
     }
 
     /// Gives the pump bytes that were read before it began; it sends them first. They must have been admitted and
@@ -221,13 +227,23 @@ impl<F: Framing> Pump<F> {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            let allowed = match &mut self.throttle {
+            let allowed = match &self.limits {
                 None => Poll::Ready(u64::MAX),
-                Some(throttle) => throttle.poll_allowed(cx),
+                Some(_) => self.poll_allowed(cx, source),
             };
             let loaded = match allowed {
-                Poll::Pending => Poll::Pending,
-                Poll::Ready(allowed) => self.poll_load(cx, source, sink, meter, allowed)?,
+                Poll::Pending => {
+                    // Empty, as everything is unloaded: others can use it meanwhile.
+                    self.pipe = None;
+                    Poll::Pending
+                }
+                Poll::Ready(allowed) => {
+                    let loaded = self.poll_load(cx, source, sink, meter, allowed)?;
+                    if let Some(limits) = &mut self.limits {
+                        limits.settle(if let Poll::Ready(n) = loaded { n } else { 0 });
+                    }
+                    loaded
+                }
             };
             let Poll::Ready(n) = loaded else {
                 // An error here comes back at the next write.
@@ -235,9 +251,6 @@ impl<F: Framing> Pump<F> {
                 return Poll::Pending;
             };
             self.moved += n;
-            if let Some(throttle) = &mut self.throttle {
-                throttle.take(n);
-            }
             budget = budget.saturating_sub(n);
             if n == 0 {
                 if !self.framing.may_end() {
@@ -248,6 +261,24 @@ impl<F: Framing> Pump<F> {
                 self.ended = Some(PumpEnd::Complete);
             }
         }
+    }
+
+    /// How much the limits let pass. Where a source can tell that it has nothing, nobody waits for tokens first.
+    fn poll_allowed(&mut self, cx: &mut Context<'_>, source: &Stream) -> Poll<u64> {
+        let Some(limits) = &mut self.limits else {
+            return Poll::Ready(u64::MAX);
+        };
+        if let Some(tcp) = source.plain() {
+            // An error comes back from the read.
+            let _ = ready!(tcp.poll_read_ready(cx));
+        }
+        let splices = self.moved >= SPLICE_AFTER;
+        let want = if splices {
+            pipes::CAPACITY
+        } else {
+            self.options.copy_size
+        };
+        limits.poll_allowed(cx, want.max(1) as u64)
     }
 
     /// Sends what the pump holds; ready when it holds nothing.
@@ -369,3 +400,6 @@ fn poll_io(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,7 @@
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use tokio::io::AsyncWrite;
 
 use crate::Stream;
 use crate::pump::{Meter, Pump, PumpEnd, PumpError, PumpOptions, UntilClose};
+use crate::throttle::SharedLimit;
 use crate::wheel::Timer;
 
 /// One end of a tunnel.
@@ -133,6 +135,15 @@ impl<W: Watch> Relay<W> {
             moved_at_check: 0,
             watch,
         }
+    }
+
+    /// Puts the bytes that come from one side under a limit that others are under too.
+    pub fn share(&mut self, from: Side, limit: Arc<SharedLimit>) {
+        let direction = match from {
+            Side::Client => &mut self.up,
+            Side::Upstream => &mut self.down,
+        };
+        direction.pump.share(limit);
     }
 
     fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<RelayEnd> {

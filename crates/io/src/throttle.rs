@@ -1,11 +1,35 @@
-//! Speed limits of single connections.
+//! Speed limits: of a connection of its own, and of many connections together.
+//!
+//! | limit | whose | by |
+//! |---|---|---|
+//! | [`Rate`] | one direction of one connection | bytes, 50 ms of them at once |
+//! | [`PacketRate`] | the same for datagrams | a number in any span of time |
+//! | [`SharedLimit`] | everybody who has it | bytes and packets, a burst of them at once |
+//! | [`Quota`] | everybody who has it | events; nobody waits for it |
+//!
+//! What is not limited pays nothing. What is limited owns a timer only while it is held up, and waits neither for a
+//! limit while its source has nothing, nor holds tokens then.
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep_until};
+
+mod bucket;
+mod datagrams;
+mod quota;
+mod shared;
+mod window;
+
+pub use datagrams::{DatagramLimits, DatagramRate, PacketRate};
+pub use quota::Quota;
+pub use shared::SharedLimit;
+
+use bucket::Bucket;
+use shared::{Ask, Grant, Member};
 
 /// How much may pass at once after a pause. Small, so that the speed holds over short times too.
 const BURST: Duration = Duration::from_millis(50);
@@ -19,56 +43,120 @@ pub struct Rate {
     pub per: Duration,
 }
 
-/// Lets bytes pass at a [`Rate`]. A timer of the runtime exists only while somebody is held up.
-pub(crate) struct Throttle {
-    rate: Rate,
-    /// Until when the bytes that have passed would have taken, had each taken its time.
-    paid_until: Instant,
+impl Rate {
+    fn refill(self) -> Refill {
+        let refill = Refill {
+            amount: self.bytes,
+            per: self.per,
+            most: 0,
+        };
+        Refill {
+            most: refill.within(BURST).max(1),
+            ..refill
+        }
+    }
+}
+
+/// How a bucket of tokens is filled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refill {
+    /// Tokens that come in; more than 0.
+    pub amount: u64,
+    /// The time in which they do; more than 0.
+    pub per: Duration,
+    /// The most tokens that may lie there unused.
+    pub most: u64,
+}
+
+impl Refill {
+    /// What comes in within `time`, in whole tokens.
+    fn within(self, time: Duration) -> u64 {
+        let tokens = time.as_nanos().saturating_mul(u128::from(self.amount)) / self.per.as_nanos().max(1);
+        u64::try_from(tokens).unwrap_or(u64::MAX)
+    }
+}
+
+/// The limits that one direction of a stream is under. There is none at all without one.
+#[derive(Default)]
+pub(crate) struct StreamLimits {
+    own: Option<Throttle>,
+    shared: Vec<Member>,
+}
+
+impl StreamLimits {
+    pub(crate) fn of(rate: Rate) -> Self {
+        Self {
+            own: Some(Throttle::new(rate)),
+            shared: Vec::new(),
+        }
+    }
+
+    pub(crate) fn share(&mut self, limit: Arc<SharedLimit>) {
+        self.shared.push(Member::new(limit));
+    }
+
+    /// Ready with the number of bytes, of `want`, that may be read now: at least one. What is not read has to be given
+    /// back at once by [`Self::settle`].
+    pub(crate) fn poll_allowed(&mut self, cx: &mut Context<'_>, want: u64) -> Poll<u64> {
+        let mut allowed = want;
+        if let Some(own) = &mut self.own {
+            allowed = allowed.min(ready!(own.poll_allowed(cx)));
+        }
+        // A limit that has granted something waits for the others: all stand in one order, so no two wait for each other.
+        for member in &mut self.shared {
+            ready!(member.poll_granted(cx, Ask::Bytes(allowed)));
+            allowed = allowed.min(member.granted().bytes);
+        }
+        Poll::Ready(allowed)
+    }
+
+    /// Notes that `bytes` have passed, and gives the rest back.
+    pub(crate) fn settle(&mut self, bytes: u64) {
+        if let Some(own) = &mut self.own {
+            own.take(bytes);
+        }
+        for member in &mut self.shared {
+            member.settle(Grant { bytes, packets: 0 });
+        }
+    }
+}
+
+/// Lets bytes pass at a [`Rate`].
+struct Throttle {
+    bucket: Bucket,
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
 impl Throttle {
-    pub(crate) fn new(rate: Rate) -> Self {
+    fn new(rate: Rate) -> Self {
         Self {
-            rate,
-            paid_until: Instant::now(),
+            bucket: Bucket::full(rate.refill(), Instant::now()),
             sleep: None,
         }
     }
 
-    fn time_of(&self, bytes: u64) -> Duration {
-        let nanos = u128::from(bytes) * self.rate.per.as_nanos() / u128::from(self.rate.bytes.max(1));
-        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
-    }
-
-    fn bytes_in(&self, time: Duration) -> u64 {
-        let bytes = time.as_nanos() * u128::from(self.rate.bytes) / self.rate.per.as_nanos().max(1);
-        u64::try_from(bytes).unwrap_or(u64::MAX)
-    }
-
     /// Ready with the number of bytes that may pass now, at least one.
-    pub(crate) fn poll_allowed(&mut self, cx: &mut Context<'_>) -> Poll<u64> {
+    fn poll_allowed(&mut self, cx: &mut Context<'_>) -> Poll<u64> {
         loop {
             if let Some(sleep) = &mut self.sleep {
                 ready!(sleep.as_mut().poll(cx));
                 self.sleep = None;
             }
             let now = Instant::now();
-            self.paid_until = self.paid_until.max(now);
-            let burst = BURST.max(self.time_of(1));
-            let ahead = self.paid_until - now;
+            self.bucket.advance(now);
             // Half a burst at least, so that a fast stream is not cut into crumbs, and a whole byte of a slow one.
-            let threshold = (burst / 2).min(burst - self.time_of(1));
-            if ahead <= threshold {
-                return Poll::Ready(self.bytes_in(burst - ahead).max(1));
+            let need = self.bucket.most().div_ceil(2);
+            let there = self.bucket.has();
+            if there >= need {
+                return Poll::Ready(there);
             }
-            self.sleep = Some(Box::pin(sleep_until(self.paid_until - threshold)));
+            self.sleep = Some(Box::pin(sleep_until(now + self.bucket.until(need))));
         }
     }
 
     /// Notes that `bytes` have passed.
-    pub(crate) fn take(&mut self, bytes: u64) {
-        self.paid_until += self.time_of(bytes);
+    fn take(&mut self, bytes: u64) {
+        self.bucket.take(bytes);
     }
 }
 
