@@ -1,4 +1,4 @@
-//! System calls that the rest of the workspace does not make itself: splicing between sockets, socket options that
+//! System calls that the rest of the workspace does not make itself: splicing, datagrams in batches, socket options that
 //! the standard library lacks, CPU affinity. Whatever needs `unsafe` lives here and nowhere else.
 //!
 //! Everything here is a thin, blocking-free wrapper: no policy, no logging, no runtime.
@@ -7,3 +7,4 @@ pub mod affinity;
 pub mod daemon;
 pub mod socket;
 pub mod splice;
+pub mod udp;
