@@ -11,26 +11,26 @@ use libc::{c_uint, iovec, mmsghdr, sockaddr_storage};
 use super::message::{self, Control};
 use super::{Local, MOST};
 
-/// Memory for the datagrams of one batch.
+/// Memory for the datagrams of one batch. It grows to what was asked for, and has none before.
+#[derive(Default)]
 pub struct Receiver {
-    memory: Box<[u8]>,
-    capacity: usize,
-    headroom: usize,
+    memory: Vec<u8>,
+    /// Bytes from the beginning of one datagram to that of the next, in the last batch.
     size: usize,
     filled: usize,
-    headers: Box<[mmsghdr]>,
-    parts: Box<[iovec]>,
-    names: Box<[sockaddr_storage]>,
-    controls: Box<[Control]>,
+    headers: Vec<mmsghdr>,
+    parts: Vec<iovec>,
+    names: Vec<sockaddr_storage>,
+    controls: Vec<Control>,
 }
 
 /// One datagram of a batch.
 #[derive(Debug)]
 pub struct Received<'a> {
-    /// The payload, cut to the receiver's size.
-    pub payload: &'a mut [u8],
-    /// The free bytes that lie before the payload, for a header.
-    pub headroom: usize,
+    /// The payload, cut if there was no room for all of it.
+    pub payload: &'a [u8],
+    /// Where the payload begins in [`Receiver::memory`].
+    pub start: usize,
     /// Who sent it; `None` if the socket is of no IP family.
     pub from: Option<SocketAddr>,
     /// The address it was sent to, if the socket was told to say so ([`UdpBind::tell_local`](super::UdpBind)).
@@ -47,61 +47,32 @@ impl Received<'_> {
 }
 
 impl Receiver {
-    /// Memory for `capacity` datagrams (at most [`MOST`]) of `size` bytes, each with free bytes before it.
-    #[expect(unsafe_code, reason = "tables of plain C types begin with zeroes")]
-    pub fn new(capacity: usize, headroom: usize, size: usize) -> Self {
-        let capacity = capacity.clamp(1, MOST);
-        // SAFETY: all bytes 0 is a value of each of these plain types; their pointers are null and set before use.
-        let (header, part, name) = unsafe { (zeroed(), zeroed(), zeroed()) };
-        Self {
-            memory: vec![0; capacity * (headroom + size)].into(),
-            capacity,
-            headroom,
-            size,
-            filled: 0,
-            headers: vec![header; capacity].into(),
-            parts: vec![part; capacity].into(),
-            names: vec![name; capacity].into(),
-            controls: vec![Control::EMPTY; capacity].into(),
-        }
+    /// Memory that grows as it is used.
+    pub fn new() -> Self {
+        Self::default()
     }
 
-    /// The most datagrams that one batch holds.
-    pub fn capacity(&self) -> usize {
-        self.capacity
-    }
-
-    /// The free bytes before each datagram.
-    pub fn headroom(&self) -> usize {
-        self.headroom
-    }
-
-    /// The longest payload that is not cut.
-    pub fn size(&self) -> usize {
-        self.size
-    }
-
-    /// Receives up to `most` datagrams into the batch, whatever it held before; their number, at least 1 if `most` is.
+    /// Receives up to `most` datagrams (at most [`MOST`]), each cut to `size` bytes, into the batch, whatever it held
+    /// before; their number, at least 1 if `most` is.
     ///
     /// # Errors
     /// `WouldBlock` if nothing is there, else the socket's error. What came before an error in a batch is received; the
     /// error comes back from the next call.
     #[expect(unsafe_code, reason = "neither socket2 nor rustix has recvmmsg")]
-    pub fn receive(&mut self, socket: impl AsFd, most: usize) -> io::Result<usize> {
-        let count = most.min(self.capacity);
+    pub fn receive(&mut self, socket: impl AsFd, most: usize, size: usize) -> io::Result<usize> {
+        let count = most.min(MOST);
         self.filled = 0;
-        let step = self.headroom + self.size;
-        let tables = self
-            .memory
-            .chunks_exact_mut(step.max(1))
-            .zip(&mut self.headers)
+        self.make_room(count, size);
+        let memory = self.memory.as_mut_ptr();
+        let rows = self
+            .headers
+            .iter_mut()
             .zip(&mut self.parts)
             .zip(self.names.iter_mut().zip(&mut self.controls));
-        for (((memory, header), part), (name, control)) in tables.take(count) {
-            let payload = &mut memory[self.headroom..];
+        for (place, ((header, part), (name, control))) in rows.take(count).enumerate() {
             *part = iovec {
-                iov_base: payload.as_mut_ptr().cast(),
-                iov_len: payload.len(),
+                iov_base: memory.wrapping_add(place * size).cast(),
+                iov_len: size,
             };
             header.msg_len = 0;
             header.msg_hdr.msg_name = ptr::from_mut(name).cast();
@@ -116,8 +87,9 @@ impl Receiver {
         let flags = libc::MSG_DONTWAIT | libc::MSG_TRUNC;
         let descriptor = socket.as_fd().as_raw_fd();
         loop {
-            // SAFETY: the first `count` headers point to a name, a part and control memory of their own, all owned by
-            // `self`, which is borrowed for the whole call; the lengths are those of what they point to.
+            // SAFETY: the first `count` headers point to a name, a part and control memory of their own, and each part to
+            // `size` bytes of `memory`, which has `count` times as many, as `make_room` saw to; all are owned by `self`,
+            // which is borrowed for the whole call.
             let received = unsafe {
                 libc::recvmmsg(
                     descriptor,
@@ -138,18 +110,34 @@ impl Receiver {
         }
     }
 
+    #[expect(unsafe_code, reason = "rows of plain C types begin with zeroes")]
+    fn make_room(&mut self, count: usize, size: usize) {
+        self.size = size;
+        let bytes = count.saturating_mul(size);
+        if self.memory.len() < bytes {
+            self.memory.resize(bytes, 0);
+        }
+        if self.headers.len() < count {
+            // SAFETY: all bytes 0 is a value of each of these plain types; their pointers are null and set before use.
+            let (header, part, name) = unsafe { (zeroed(), zeroed(), zeroed()) };
+            self.headers.resize(count, header);
+            self.parts.resize(count, part);
+            self.names.resize(count, name);
+            self.controls.resize(count, Control::EMPTY);
+        }
+    }
+
     /// The datagrams of the batch, in the order in which they came.
-    pub fn datagrams(&mut self) -> impl Iterator<Item = Received<'_>> {
-        let (size, headroom) = (self.size, self.headroom);
-        let memory = self.memory.chunks_exact_mut((headroom + size).max(1));
-        let tables = memory.zip(&self.headers).zip(self.names.iter().zip(&self.controls));
-        tables
-            .take(self.filled)
-            .map(move |((memory, header), (name, control))| {
+    pub fn datagrams(&self) -> impl Iterator<Item = Received<'_>> {
+        let rows = self.headers.iter().zip(self.names.iter().zip(&self.controls));
+        rows.take(self.filled)
+            .enumerate()
+            .map(|(place, (header, (name, control)))| {
                 let length = usize::try_from(header.msg_len).unwrap_or(usize::MAX);
+                let start = place * self.size;
                 Received {
-                    payload: &mut memory[headroom..][..length.min(size)],
-                    headroom,
+                    payload: &self.memory[start..][..length.min(self.size)],
+                    start,
                     from: message::decode_name(name, header.msg_hdr.msg_namelen),
                     local: control.local(header.msg_hdr.msg_controllen),
                     length,
@@ -157,12 +145,8 @@ impl Receiver {
             })
     }
 
-    /// The memory of the datagram with this place in the batch: free bytes, then payload.
-    ///
-    /// # Panics
-    /// If the place is not below [`Self::capacity`].
-    pub fn memory(&mut self, place: usize) -> &mut [u8] {
-        let step = self.headroom + self.size;
-        &mut self.memory[place * step..][..step]
+    /// The memory that the payloads lie in.
+    pub fn memory(&self) -> &[u8] {
+        &self.memory
     }
 }

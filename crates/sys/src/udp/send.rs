@@ -14,7 +14,9 @@ use super::{Local, MOST};
 /// A datagram to be sent.
 #[derive(Debug, Clone, Copy)]
 pub struct Outgoing<'a> {
-    /// All of it.
+    /// Bytes that go before the payload; none if empty.
+    pub head: &'a [u8],
+    /// The rest.
     pub payload: &'a [u8],
     /// Where to; `None` on a connected socket.
     pub to: Option<SocketAddr>,
@@ -26,7 +28,7 @@ pub struct Outgoing<'a> {
 #[derive(Default)]
 pub struct Sender {
     headers: Vec<mmsghdr>,
-    parts: Vec<iovec>,
+    parts: Vec<[iovec; 2]>,
     names: Vec<sockaddr_storage>,
     controls: Vec<Control>,
 }
@@ -48,7 +50,7 @@ impl Sender {
         socket: impl AsFd,
         datagrams: impl IntoIterator<Item = Outgoing<'a>>,
     ) -> io::Result<usize> {
-        // The payloads stay borrowed through `'a`; the tables keep only addresses.
+        // What is sent stays borrowed through `'a`; the tables keep only addresses.
         self.clear();
         for datagram in datagrams.into_iter().take(MOST) {
             self.push(datagram);
@@ -59,9 +61,9 @@ impl Sender {
         self.link();
         let descriptor = socket.as_fd().as_raw_fd();
         loop {
-            // SAFETY: each header points to a part, and to a name and control memory if it has any, which the tables
-            // own and nobody moves before the call is over; each part is a payload borrowed for `'a`, which the kernel
-            // only reads.
+            // SAFETY: each header points to its parts, and to a name and control memory if it has any, which the tables
+            // own and nobody moves before the call is over; the parts are bytes borrowed for `'a`, which the kernel only
+            // reads.
             let sent = unsafe {
                 libc::sendmmsg(
                     descriptor,
@@ -96,12 +98,12 @@ impl Sender {
         header.msg_hdr.msg_namelen = datagram.to.map_or(0, |to| message::encode_name(to, &mut name));
         let local = datagram.from.map(|local| fitting(local, datagram.to));
         header.msg_hdr.msg_controllen = local.map_or(0, |local| message::encode_local(local, &mut control));
-        header.msg_hdr.msg_iovlen = 1;
+        let part = |bytes: &[u8]| iovec {
+            iov_base: bytes.as_ptr().cast_mut().cast(),
+            iov_len: bytes.len(),
+        };
         self.headers.push(header);
-        self.parts.push(iovec {
-            iov_base: datagram.payload.as_ptr().cast_mut().cast(),
-            iov_len: datagram.payload.len(),
-        });
+        self.parts.push([part(datagram.head), part(datagram.payload)]);
         self.names.push(name);
         self.controls.push(control);
     }
@@ -113,9 +115,11 @@ impl Sender {
             .iter_mut()
             .zip(&mut self.parts)
             .zip(self.names.iter_mut().zip(&mut self.controls));
-        for ((header, part), (name, control)) in rows {
+        for ((header, parts), (name, control)) in rows {
             let header = &mut header.msg_hdr;
-            header.msg_iov = part;
+            let parts = if parts[0].iov_len == 0 { &mut parts[1..] } else { parts };
+            header.msg_iov = parts.as_mut_ptr();
+            header.msg_iovlen = parts.len();
             if header.msg_namelen > 0 {
                 header.msg_name = ptr::from_mut(name).cast();
             }
