@@ -274,7 +274,7 @@ impl<F: Framing> Pump<F> {
         }
         let splices = self.moved >= SPLICE_AFTER;
         let want = if splices {
-            pipes::CAPACITY
+            pipes::LARGE
         } else {
             self.options.copy_size
         };

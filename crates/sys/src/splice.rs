@@ -7,7 +7,7 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
+use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, splice};
 
 /// A pipe between two splices. It counts what it holds.
 #[derive(Debug)]
@@ -20,13 +20,13 @@ pub struct Pipe {
 
 impl Pipe {
     /// Opens a pipe that holds about `capacity` bytes. Pipe pages are a quota of the user (`pipe-user-pages-soft`):
-    /// when the kernel refuses the size, the pipe keeps the size it was born with.
+    /// when the kernel refuses the size, the pipe keeps the size it was born with; see [`Self::capacity`].
     ///
     /// # Errors
     /// The kernel's, `EMFILE` above all.
     pub fn open(capacity: usize) -> io::Result<Self> {
         let (read, write) = pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC)?;
-        let capacity = fcntl_setpipe_size(&write, capacity).unwrap_or(65_536);
+        let capacity = fcntl_setpipe_size(&write, capacity).or_else(|_| fcntl_getpipe_size(&write))?;
         Ok(Self {
             read,
             write,
@@ -41,7 +41,7 @@ impl Pipe {
         self.held
     }
 
-    /// Bytes that the pipe can hold if they come in whole pages.
+    /// Bytes that the pipe can hold if they come in whole pages; two pages if the user's quota is used up.
     #[must_use]
     pub fn capacity(&self) -> usize {
         self.capacity
