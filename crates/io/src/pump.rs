@@ -273,11 +273,7 @@ impl<F: Framing> Pump<F> {
             let _ = ready!(tcp.poll_read_ready(cx));
         }
         let splices = self.moved >= SPLICE_AFTER;
-        let want = if splices {
-            pipes::LARGE
-        } else {
-            self.options.copy_size
-        };
+        let want = if splices { pipes::LARGE } else { self.options.copy_size };
         limits.poll_allowed(cx, want.max(1) as u64)
     }
 
