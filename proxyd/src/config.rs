@@ -21,6 +21,7 @@ use crate::server::intelli_proxy::IntelliProxyConfig;
 use crate::server::keys::TaskKeys;
 use crate::server::port::{NativeTlsPortConfig, PlainTcpPortConfig, PlainTlsPortConfig, PortKeys};
 use crate::server::socks_proxy::SocksProxyConfig;
+use crate::user::UserGroupConfig;
 
 kinds! {
     /// What a server is configured as.
@@ -89,6 +90,7 @@ kinds! {
 pub(crate) struct ProxydConfig {
     pub(crate) servers: Vec<Entry<ServerConfig>>,
     pub(crate) escapers: Vec<Entry<EscaperConfig>>,
+    pub(crate) user_groups: Vec<Entry<UserGroupConfig>>,
     pub(crate) peers: PeersConfig,
 }
 
@@ -179,12 +181,14 @@ impl ProxydConfig {
         let config = Self {
             servers: load.nodes("server"),
             escapers: load.nodes("escaper"),
+            user_groups: load.nodes("user_group"),
             peers: load.section("peers").unwrap_or_default(),
         };
-        for section in ["auditor", "user_group"] {
-            if let Some(place) = load.place(section) {
-                load.error(&place, "", format!("`{section}` is not built yet in this version"));
-            }
+        if let Some(place) = load.place("auditor") {
+            load.error(&place, "", "`auditor` is not built yet in this version");
+        }
+        for entry in &config.user_groups {
+            entry.value.check(load, entry);
         }
         for entry in &config.escapers {
             if let EscaperConfig::DirectFixed(direct) = &entry.value {
@@ -241,6 +245,9 @@ impl ProxydConfig {
                     (NodeKind::Resolver, direct.resolver.as_str()),
                 );
             }
+        }
+        for entry in &self.user_groups {
+            graph.node(NodeKind::UserGroup, &entry.name);
         }
         for entry in &self.servers {
             graph.node(NodeKind::Server, &entry.name);

@@ -52,6 +52,7 @@ pub(crate) fn add(proxyd: &Arc<Proxyd>, methods: &mut Methods) {
             }
         },
     );
+    crate::user::add_methods(proxyd, methods);
     for method in [
         "resolver.query",
         "resolver.list",

@@ -1,12 +1,13 @@
 //! proxyd as a daemon of the group: start, reload, stop, and what the control socket asks of it.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use schemars::SchemaGenerator;
 use serde_json::{Map, Value, json};
 use sluice_config::Load;
-use sluice_lifecycle::{Context, Daemon, Drain, Graph, schema_of};
+use sluice_lifecycle::{Context, Daemon, Drain, Graph, Tasks, schema_of};
 use sluice_telemetry::metrics::{self, RuntimeGauges};
 use sluice_telemetry::warn;
 
@@ -16,6 +17,7 @@ use crate::objects::{Builder, Objects};
 use crate::resolve::{Link, Options, Peer, Resolver};
 use crate::server::{Server, ServerCommon};
 use crate::stats::StatsBook;
+use crate::user::{Groups, UserGroup, UserGroupConfig};
 use crate::worker::{WorkerOptions, Workers};
 
 /// The data plane.
@@ -61,6 +63,10 @@ impl Daemon for Proxyd {
             "escaper".into(),
             sluice_config::schema::nodes::<EscaperConfig>(generator).into(),
         );
+        sections.insert(
+            "user_group".into(),
+            sluice_config::schema::nodes::<UserGroupConfig>(generator).into(),
+        );
         sections.insert("peers".into(), schema_of::<PeersConfig>(generator));
         sections
     }
@@ -101,7 +107,7 @@ impl Daemon for Proxyd {
         }
         let mut stats = StatsBook::new(cx.metrics.clone());
         let mut generations = 0;
-        let objects = Builder {
+        let mut objects = Builder {
             logs: &cx.logs,
             naming: cx.naming,
             stats: &mut stats,
@@ -109,6 +115,7 @@ impl Daemon for Proxyd {
             running: None,
         }
         .build(&config)?;
+        objects.groups.commit(Groups::default(), &cx.background, &cx.tasks);
         let listeners = open_all(&objects, &workers, &BTreeMap::new())?;
         let mut started = BTreeMap::new();
         for (name, opened) in listeners {
@@ -177,6 +184,7 @@ impl Daemon for Proxyd {
         vec![
             ("server", state.objects.servers.keys().cloned().collect()),
             ("escaper", escapers),
+            ("user-group", state.objects.groups.names()),
         ]
     }
 
@@ -191,7 +199,7 @@ impl Daemon for Proxyd {
         }
         let mut state = self.state();
         let state = &mut *state;
-        let objects = Builder {
+        let mut objects = Builder {
             logs: &self.cx.logs,
             naming: self.cx.naming,
             stats: &mut state.stats,
@@ -211,6 +219,8 @@ impl Daemon for Proxyd {
                 listeners.insert(name.clone(), kept);
             }
         }
+        let groups = std::mem::take(&mut state.objects.groups);
+        objects.groups.commit(groups, &self.cx.background, &self.cx.tasks);
         // The sockets that are no longer wanted close here.
         state.listeners = listeners;
         let replaced = std::mem::replace(&mut state.objects, objects);
@@ -228,6 +238,10 @@ impl Daemon for Proxyd {
         state.retired.retain(|common| common.strong_count() > 0);
         let objects = &state.objects;
         state.stats.keep(
+            |name| objects.servers.contains_key(name),
+            |name| objects.escapers.id(name).is_some(),
+        );
+        objects.groups.keep_numbers(
             |name| objects.servers.contains_key(name),
             |name| objects.escapers.id(name).is_some(),
         );
@@ -285,6 +299,26 @@ impl Proxyd {
             .servers
             .get(name)
             .map(|object| Arc::clone(&object.server))
+    }
+
+    /// The user group of this name.
+    pub(crate) fn user_group(&self, name: &str) -> Option<Arc<UserGroup>> {
+        self.state().objects.groups.get(name).map(Arc::clone)
+    }
+
+    /// The file that the dynamic users of this group are written to.
+    pub(crate) fn user_cache(&self, name: &str) -> Option<PathBuf> {
+        self.state().objects.groups.cache(name).map(Path::to_owned)
+    }
+
+    /// The work that a stop waits for.
+    pub(crate) fn tasks(&self) -> &Tasks {
+        &self.cx.tasks
+    }
+
+    /// What serves that work.
+    pub(crate) fn background(&self) -> &Tasks {
+        &self.cx.background
     }
 
     /// The group's runtime directory.

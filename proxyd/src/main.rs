@@ -29,6 +29,7 @@ mod task;
 mod tls_server;
 mod traffic;
 mod tunnel;
+mod user;
 mod worker;
 
 fn main() -> ExitCode {

@@ -28,11 +28,13 @@ use crate::server::socks_proxy::SocksProxy;
 use crate::server::{Server, ServerCommon};
 use crate::stats::StatsBook;
 use crate::tls_server::{self, Ticketers};
+use crate::user::Groups;
 
 /// One configuration, built.
 pub(crate) struct Objects {
     pub(crate) escapers: Arc<Escapers>,
     pub(crate) servers: BTreeMap<String, ServerObject>,
+    pub(crate) groups: Groups,
     ticketers: Ticketers,
     /// The configuration of each escaper, to tell at a reload which ones have changed.
     escaper_configs: BTreeMap<String, (EscaperConfig, u64)>,
@@ -74,9 +76,12 @@ impl Builder<'_> {
             escaper_configs.insert(entry.name.clone(), (entry.value.clone(), generation));
         }
         let escapers = Arc::new(Escapers::new(escapers));
+        let running = self.running.map(|running| &running.groups);
+        let groups = Groups::prepare(&config.user_groups, running, self.stats.registry())?;
         let mut site = Site {
             config: &config.servers,
             escapers: &escapers,
+            groups: &groups,
             same_escapers: all_same,
             servers: BTreeMap::new(),
             ticketers: Ticketers::default(),
@@ -88,6 +93,7 @@ impl Builder<'_> {
         Ok(Objects {
             escapers,
             servers,
+            groups,
             ticketers,
             escaper_configs,
         })
@@ -248,6 +254,7 @@ impl Builder<'_> {
 struct Site<'a> {
     config: &'a [Entry<ServerConfig>],
     escapers: &'a Arc<Escapers>,
+    groups: &'a Groups,
     /// The escapers are the running ones.
     same_escapers: bool,
     servers: BTreeMap<String, ServerObject>,

@@ -21,7 +21,12 @@ pub(crate) struct ServerCounters {
     pub(crate) connections: Counter,
     pub(crate) task_started: Counter,
     pub(crate) task_ended: Counter,
+    pub(crate) auth_failed: Counter,
     pub(crate) dest_denied: Counter,
+    pub(crate) user_blocked: Counter,
+    pub(crate) untrusted_started: Counter,
+    pub(crate) untrusted_ended: Counter,
+    pub(crate) untrusted_in: Counter,
     pub(crate) tcp_in: Counter,
     pub(crate) tcp_out: Counter,
 }
@@ -87,6 +92,11 @@ impl ServerStats {
         self.sum(|c| &c.task_started).saturating_sub(ended)
     }
 
+    /// The static tags of the configuration in force.
+    pub(crate) fn tags(&self) -> ExtraTags {
+        self.tags.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Sockets that listen now.
     pub(crate) fn listening(&self) -> u64 {
         let ended = self.sum(|c| &c.listening_ended);
@@ -105,8 +115,7 @@ impl Source for ServerStats {
         object.counter("listen.dropped", Rule::NonZero, &[], self.sum(|c| &c.dropped));
         object.counter("listen.timeout", Rule::NonZero, &[], self.sum(|c| &c.timed_out));
         object.counter("listen.failed", Rule::NonZero, &[], self.sum(|c| &c.accept_failed));
-        let tags = self.tags.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut object = out.object(&common).tags(tags);
+        let mut object = out.object(&common).tags(self.tags());
         object.counter(
             "server.connection.total",
             Rule::Always,
@@ -116,10 +125,22 @@ impl Source for ServerStats {
         object.counter("server.task.total", Rule::Always, &[], self.sum(|c| &c.task_started));
         object.gauge("server.task.alive", Rule::Always, &[], self.alive());
         object.counter(
+            "server.forbidden.auth_failed",
+            Rule::NonZero,
+            &[],
+            self.sum(|c| &c.auth_failed),
+        );
+        object.counter(
             "server.forbidden.dest_denied",
             Rule::NonZero,
             &[],
             self.sum(|c| &c.dest_denied),
+        );
+        object.counter(
+            "server.forbidden.user_blocked",
+            Rule::NonZero,
+            &[],
+            self.sum(|c| &c.user_blocked),
         );
         let received = self.sum(|c| &c.tcp_in);
         let set = Rule::Set { lead: received };
@@ -129,6 +150,17 @@ impl Source for ServerStats {
             set,
             &[("transport", "tcp")],
             self.sum(|c| &c.tcp_out),
+        );
+        let ended = self.sum(|c| &c.untrusted_ended);
+        let started = self.sum(|c| &c.untrusted_started);
+        let set = Rule::Set { lead: started };
+        object.counter("server.task.untrusted_total", set, &[], started);
+        object.gauge("server.task.untrusted_alive", set, &[], started.saturating_sub(ended));
+        object.counter(
+            "server.traffic.untrusted_in.bytes",
+            set,
+            &[("transport", "tcp")],
+            self.sum(|c| &c.untrusted_in),
         );
     }
 }
@@ -148,6 +180,11 @@ impl EscaperStats {
         self.shards.mine()
     }
 
+    /// The static tags of the configuration in force.
+    pub(crate) fn tags(&self) -> ExtraTags {
+        self.tags.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     fn sum(&self, counter: impl Fn(&EscaperCounters) -> &Counter) -> u64 {
         self.shards.sum(|counters| counter(counters).get())
     }
@@ -155,10 +192,9 @@ impl EscaperStats {
 
 impl Source for EscaperStats {
     fn collect(&self, out: &mut Collector<'_>) {
-        let tags = self.tags.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut object = out
             .object(&[("escaper", &*self.name), ("stat_id", &self.stat_id)])
-            .tags(tags);
+            .tags(self.tags());
         object.counter("escaper.task.total", Rule::Always, &[], self.sum(|c| &c.task_total));
         object.counter(
             "escaper.connection.attempt",
@@ -229,6 +265,10 @@ pub(crate) struct StatsBook {
 }
 
 impl StatsBook {
+    pub(crate) fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
     pub(crate) fn new(registry: Registry) -> Self {
         Self {
             registry,

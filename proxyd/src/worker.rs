@@ -13,16 +13,19 @@ use sluice_io::wheel::Wheel;
 use sluice_lifecycle::{RuntimeConfig, Tasks, WorkerConfig};
 use sluice_telemetry::{metrics, warn};
 use tokio::runtime::{Builder, Handle, RuntimeMetrics};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::http::pool::Pool;
 use crate::resolve::{Driver, Resolver};
+use crate::user::Passwords;
 
 /// What a task finds on its thread.
 pub(crate) struct Worker {
     pub(crate) wheel: Arc<Wheel>,
     pub(crate) resolver: Resolver,
     pub(crate) pool: Pool,
+    pub(crate) passwords: Passwords,
     pub(crate) tasks: Tasks,
     /// The CPUs that the thread is bound to, if it is.
     pub(crate) cpus: Vec<usize>,
@@ -113,6 +116,8 @@ impl Workers {
         let stop = CancellationToken::new();
         let mut all = Vec::new();
         let mut threads = Vec::new();
+        let cpus = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let password_slots = Arc::new(Semaphore::new(cpus));
         for (index, cpus) in options.threads.iter().enumerate() {
             let runtime = Builder::new_current_thread()
                 .enable_all()
@@ -127,6 +132,8 @@ impl Workers {
                 wheel: Arc::clone(&wheel),
                 resolver,
                 pool: Pool::new(),
+                passwords: Passwords::new(&password_slots)
+                    .map_err(|_| anyhow::anyhow!("the system gives no random numbers"))?,
                 tasks: tasks.clone(),
                 cpus: cpus.clone(),
                 handle: runtime.handle().clone(),

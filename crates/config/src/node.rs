@@ -67,6 +67,43 @@ impl Node {
         crate::read::json(text)
     }
 
+    /// Reads the documents of a YAML text, for data that is no part of the configuration and decoded like it.
+    ///
+    /// # Errors
+    /// The parser's messages, each with its line and column.
+    pub fn from_yaml(text: &str) -> Result<Vec<Self>, Vec<String>> {
+        let (documents, errors) = crate::read::yaml(text);
+        if errors.is_empty() {
+            return Ok(documents);
+        }
+        let told = errors.into_iter().map(|error| match error.mark {
+            Some(mark) => format!("{}:{}: {}", mark.line, mark.column, error.message),
+            None => error.message,
+        });
+        Err(told.collect())
+    }
+
+    /// The same as JSON; keys keep their spelling, and a number that JSON cannot hold becomes a string.
+    pub fn to_json(&self) -> serde_json::Value {
+        use serde_json::{Number, Value};
+        match self {
+            Self::Null | Self::Gap(_) => Value::Null,
+            Self::Bool(value) => Value::Bool(*value),
+            Self::Int(value) => {
+                Number::from_i128(*value).map_or_else(|| Value::String(value.to_string()), Value::Number)
+            }
+            Self::Float(float) => {
+                Number::from_f64(float.value).map_or_else(|| Value::String(float.text.to_string()), Value::Number)
+            }
+            Self::Str(text) => Value::String(text.to_string()),
+            Self::Seq(nodes) => Value::Array(nodes.iter().map(Self::to_json).collect()),
+            Self::Map(entries) => {
+                let entry = |(key, node): &(Key, Self)| (key.text.to_string(), node.to_json());
+                Value::Object(entries.iter().map(entry).collect())
+            }
+        }
+    }
+
     pub(crate) fn step(&self, step: &PathStep) -> Option<&Self> {
         match (self, step) {
             (Self::Seq(nodes), PathStep::Index(index)) => nodes.get(*index),

@@ -1,0 +1,147 @@
+//! Who a client is: the users of a group at one server (users.md §10.1).
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sluice_telemetry::debug;
+use thiserror::Error;
+
+use super::group::UserGroup;
+use super::kind::ClientProtocol;
+use super::member::User;
+use super::permit::Login;
+use super::stats::Forbidden;
+use crate::stats::ServerStats;
+use crate::worker::Worker;
+
+/// A server's way to its users. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Gate {
+    group: Arc<UserGroup>,
+    server: Arc<ServerStats>,
+    protocol: ClientProtocol,
+}
+
+/// Why a client is nobody. What it is told apart from [`Self::Blocked`] does not depend on the reason.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub(crate) enum LoginError {
+    /// The answer has to wait.
+    #[error("the user is blocked")]
+    Blocked { delay: Duration },
+    #[error("the user may not come from this address")]
+    ClientDenied,
+    #[error("the user has expired")]
+    Expired,
+    #[error("no credentials")]
+    NoCredentials,
+    #[error("no such user")]
+    UnknownUser,
+    #[error("wrong password")]
+    WrongPassword,
+}
+
+impl Gate {
+    pub(crate) fn new(group: &Arc<UserGroup>, server: &Arc<ServerStats>, protocol: ClientProtocol) -> Self {
+        Self {
+            group: Arc::clone(group),
+            server: Arc::clone(server),
+            protocol,
+        }
+    }
+
+    /// A number that changes with the group's members: what was found out under another one has to be found out again.
+    pub(crate) fn version(&self) -> u64 {
+        self.group.version()
+    }
+
+    /// Whether a client from `ip` may do without a name.
+    pub(crate) fn admits_anonymous(&self, ip: IpAddr) -> bool {
+        self.group.members().anonymous().is_some_and(|user| user.admits(ip))
+    }
+
+    /// Lets a client in that gives no name.
+    ///
+    /// # Errors
+    /// [`LoginError`].
+    pub(crate) fn anonymous(&self, client: IpAddr) -> Result<Login, LoginError> {
+        let members = self.group.members();
+        let login = match members.anonymous().filter(|user| user.admits(client)) {
+            None => Err(LoginError::NoCredentials),
+            Some(user) => self.admit(user, None),
+        };
+        self.note(login, client)
+    }
+
+    /// Lets a client in that says who it is. Slow checks run off the worker.
+    ///
+    /// # Errors
+    /// [`LoginError`].
+    pub(crate) async fn login(
+        &self,
+        worker: &Worker,
+        name: &str,
+        password: &str,
+        client: IpAddr,
+    ) -> Result<Login, LoginError> {
+        let members = self.group.members();
+        let login = match members.find(name) {
+            Some(user) => match self.authenticate(worker, user, password, client).await {
+                Ok(()) => self.admit(user, Some(name)),
+                Err(error) => Err(error),
+            },
+            None => match members.anonymous().filter(|user| user.admits(client)) {
+                Some(user) => self.admit(user, Some(name)),
+                None => Err(LoginError::UnknownUser),
+            },
+        };
+        self.note(login, client)
+    }
+
+    /// The address first: a check of a password costs more.
+    async fn authenticate(
+        &self,
+        worker: &Worker,
+        user: &Arc<User>,
+        password: &str,
+        client: IpAddr,
+    ) -> Result<(), LoginError> {
+        let numbers = || user.state.numbers.at_server(&self.server);
+        if !user.admits(client) {
+            numbers().forbid(Forbidden::SrcBlocked);
+            return Err(LoginError::ClientDenied);
+        }
+        if !worker.passwords.check(&worker.tasks, user, password).await {
+            numbers().forbid(Forbidden::AuthFailed);
+            return Err(LoginError::WrongPassword);
+        }
+        Ok(())
+    }
+
+    /// What holds for every kind of user (AU-07).
+    fn admit(&self, user: &Arc<User>, name: Option<&str>) -> Result<Login, LoginError> {
+        let numbers = user.state.numbers.at_server(&self.server);
+        if user.is_expired() {
+            numbers.forbid(Forbidden::UserExpired);
+            return Err(LoginError::Expired);
+        }
+        if let Some(delay) = user.block() {
+            numbers.forbid(Forbidden::UserBlocked);
+            return Err(LoginError::Blocked { delay });
+        }
+        Ok(Login::new(user, name, numbers, &self.server, self.protocol))
+    }
+
+    fn note(&self, login: Result<Login, LoginError>, client: IpAddr) -> Result<Login, LoginError> {
+        if let Err(error) = &login {
+            let counters = self.server.mine();
+            match error {
+                LoginError::Blocked { .. } => counters.user_blocked.add(1),
+                _ => counters.auth_failed.add(1),
+            }
+            debug!("login refused"; "server" => &*self.server.name, "user_group" => &*self.group.name,
+                "client" => %client, "error" => %error);
+        }
+        login
+    }
+}
