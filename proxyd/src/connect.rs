@@ -12,6 +12,7 @@ use sluice_telemetry::value::Uuid;
 use sluice_wire::dns::ResolveError;
 use thiserror::Error;
 
+use crate::user::Permit;
 use crate::worker::Worker;
 
 /// A connection that a task needs.
@@ -26,6 +27,8 @@ pub(crate) struct Connect<'a> {
     pub(crate) server: SocketAddr,
     /// Number id of egress path selection.
     pub(crate) path_index: Option<u64>,
+    /// The user's leave, if the server has users.
+    pub(crate) permit: Option<&'a Permit>,
     /// The thread that does it.
     pub(crate) worker: &'a Arc<Worker>,
 }

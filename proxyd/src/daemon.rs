@@ -322,7 +322,7 @@ impl Proxyd {
     }
 
     /// The group's runtime directory.
-    pub(crate) fn runtime_dir(&self) -> &std::path::Path {
+    pub(crate) fn runtime_dir(&self) -> &Path {
         &self.cx.runtime_dir
     }
 }

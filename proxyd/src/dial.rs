@@ -1,5 +1,6 @@
 //! Opening a TCP connection: one address, or a race among the addresses of a name (Happy Eyeballs, RFC 8305).
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
@@ -90,15 +91,22 @@ pub(crate) struct Dialer {
     pub(crate) stats: Arc<EscaperStats>,
     pub(crate) resolver: Arc<str>,
     pub(crate) bind: Bind,
-    pub(crate) options: TcpOptions,
     pub(crate) filter: EgressRule,
     pub(crate) no_v4: bool,
     pub(crate) no_v6: bool,
+    pub(crate) happy_eyeballs: HappyEyeballs,
+}
+
+/// What may differ from connection to connection of one escaper: users have a say in it.
+pub(crate) struct Terms<'a> {
+    /// Chooses among several local addresses.
+    pub(crate) index: Option<u64>,
+    pub(crate) order: Order,
     /// Addresses tried in each family.
     pub(crate) tries: usize,
     /// Time limit of one attempt; zero leaves it to the kernel.
     pub(crate) each_timeout: Duration,
-    pub(crate) happy_eyeballs: HappyEyeballs,
+    pub(crate) options: Cow<'a, TcpOptions>,
 }
 
 /// What came of an attempt.
@@ -109,11 +117,11 @@ struct Attempt {
 }
 
 impl Dialer {
-    /// Connects to an address. `index` chooses among several local addresses.
-    pub(crate) async fn ip(&self, peer: SocketAddr, index: Option<u64>) -> Result<(TcpStream, Path), ConnectFailure> {
+    /// Connects to an address.
+    pub(crate) async fn ip(&self, peer: SocketAddr, terms: &Terms<'_>) -> Result<(TcpStream, Path), ConnectFailure> {
         self.may_connect(peer.ip())?;
         let start = Instant::now();
-        let attempt = self.attempt(peer, index).await;
+        let attempt = self.attempt(peer, terms).await;
         self.finish(attempt, 1, start)
     }
 
@@ -122,11 +130,10 @@ impl Dialer {
         &self,
         addresses: &[IpAddr],
         port: u16,
-        order: Order,
-        index: Option<u64>,
+        terms: &Terms<'_>,
     ) -> Result<(TcpStream, Path), ConnectFailure> {
-        let mut race = Race::new(self, port, order, index);
-        for family in [Some(order.first), order.second].into_iter().flatten() {
+        let mut race = Race::new(self, port, terms);
+        for family in [Some(terms.order.first), terms.order.second].into_iter().flatten() {
             let of_family: Vec<_> = addresses
                 .iter()
                 .copied()
@@ -137,17 +144,17 @@ impl Dialer {
         race.run(None::<std::future::Pending<_>>, None, "").await
     }
 
-    /// Connects to a name: to whichever of its addresses answers first, in `order`.
+    /// Connects to a name: to whichever of its addresses answers first, in the order of `terms`.
     pub(crate) async fn domain(
         &self,
         worker: &Worker,
         domain: &str,
         port: u16,
-        order: Order,
-        index: Option<u64>,
+        terms: &Terms<'_>,
     ) -> Result<(TcpStream, Path), ConnectFailure> {
         let lookup = |family| Box::pin(worker.resolver.lookup(&self.resolver, domain, family));
-        Race::new(self, port, order, index)
+        let order = terms.order;
+        Race::new(self, port, terms)
             .run(Some(lookup(order.first)), order.second.map(lookup), domain)
             .await
     }
@@ -175,12 +182,12 @@ impl Dialer {
         Ok(())
     }
 
-    async fn attempt(&self, peer: SocketAddr, index: Option<u64>) -> Attempt {
-        let source = self.bind.source(peer.ip(), index);
+    async fn attempt(&self, peer: SocketAddr, terms: &Terms<'_>) -> Attempt {
+        let source = self.bind.source(peer.ip(), terms.index);
         let bind_ip = source.address.map(|address| address.ip());
         let stats = self.stats.mine();
         stats.tcp_attempt.add(1);
-        let result = self.open(peer, &source).await;
+        let result = self.open(peer, &source, terms).await;
         match &result {
             Ok(_) => stats.tcp_success.add(1),
             Err(ConnectError::ConnectTimeout { .. }) => stats.tcp_timeout.add(1),
@@ -192,17 +199,17 @@ impl Dialer {
         Attempt { peer, bind_ip, result }
     }
 
-    async fn open(&self, peer: SocketAddr, source: &Source) -> Result<TcpStream, ConnectError> {
-        let socket = outgoing(peer, source, &self.options).map_err(|source| ConnectError::Socket { peer, source })?;
+    async fn open(&self, peer: SocketAddr, source: &Source, terms: &Terms<'_>) -> Result<TcpStream, ConnectError> {
+        let socket = outgoing(peer, source, &terms.options).map_err(|source| ConnectError::Socket { peer, source })?;
         let connecting = TcpSocket::from_std_stream(socket).connect(peer);
-        let connected = if self.each_timeout.is_zero() {
+        let connected = if terms.each_timeout.is_zero() {
             connecting.await
         } else {
-            timeout(self.each_timeout, connecting)
+            timeout(terms.each_timeout, connecting)
                 .await
                 .map_err(|_| ConnectError::ConnectTimeout {
                     peer,
-                    after: self.each_timeout,
+                    after: terms.each_timeout,
                 })?
         };
         connected.map_err(|source| ConnectError::Connect { peer, source })
@@ -230,8 +237,7 @@ impl Dialer {
 struct Race<'a> {
     dialer: &'a Dialer,
     port: u16,
-    order: Order,
-    index: Option<u64>,
+    terms: &'a Terms<'a>,
     waiting: [VecDeque<IpAddr>; 2],
     left: [usize; 2],
     started: [usize; 2],
@@ -243,14 +249,13 @@ struct Race<'a> {
 }
 
 impl<'a> Race<'a> {
-    fn new(dialer: &'a Dialer, port: u16, order: Order, index: Option<u64>) -> Self {
+    fn new(dialer: &'a Dialer, port: u16, terms: &'a Terms<'a>) -> Self {
         Self {
             dialer,
             port,
-            order,
-            index,
+            terms,
             waiting: [VecDeque::new(), VecDeque::new()],
-            left: [dialer.tries; 2],
+            left: [terms.tries; 2],
             started: [0; 2],
             tried: 0,
             running: FuturesUnordered::new(),
@@ -312,14 +317,14 @@ impl<'a> Race<'a> {
                     first = None;
                     preferred_until = None;
                     match answer {
-                        Ok(answer) => self.add(self.order.first, &answer.addresses),
+                        Ok(answer) => self.add(self.terms.order.first, &answer.addresses),
                         Err(source) => unresolved = Some(ConnectError::Resolve { domain: domain.into(), source }),
                     }
                 }
                 answer = opt(&mut second), if second.is_some() => {
                     second = None;
                     match answer {
-                        Ok(answer) => self.add(self.order.second.unwrap_or(self.order.first), &answer.addresses),
+                        Ok(answer) => self.add(self.terms.order.second.unwrap_or(self.terms.order.first), &answer.addresses),
                         Err(source) => {
                             unresolved.get_or_insert_with(|| ConnectError::Resolve { domain: domain.into(), source });
                         }
@@ -343,9 +348,9 @@ impl<'a> Race<'a> {
 
     /// Puts the permitted ones of a family's addresses into the queue.
     fn add(&mut self, family: Family, addresses: &[IpAddr]) {
-        let slot = usize::from(family != self.order.first);
+        let slot = usize::from(family != self.terms.order.first);
         let mut addresses = addresses.to_vec();
-        if self.order.shuffle {
+        if self.terms.order.shuffle {
             fastrand::shuffle(&mut addresses);
         }
         for ip in addresses {
@@ -379,7 +384,7 @@ impl<'a> Race<'a> {
         self.tried += 1;
         let dialer = self.dialer;
         let peer = SocketAddr::new(ip, self.port);
-        self.running.push(Box::pin(dialer.attempt(peer, self.index)));
+        self.running.push(Box::pin(dialer.attempt(peer, self.terms)));
         self.next_attempt = Some(Instant::now() + dialer.happy_eyeballs.attempt_delay);
     }
 

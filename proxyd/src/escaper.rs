@@ -12,6 +12,7 @@ use crate::stats::EscaperStats;
 
 pub(crate) mod direct_fixed;
 pub(crate) mod dummy_deny;
+mod terms;
 
 /// A way out. A new kind is one file, one variant here and one in [`crate::config::EscaperConfig`].
 pub(crate) enum Escaper {

@@ -132,7 +132,7 @@ impl Workers {
                 wheel: Arc::clone(&wheel),
                 resolver,
                 pool: Pool::new(),
-                passwords: Passwords::new(&password_slots)
+                passwords: Passwords::new(tasks, &password_slots)
                     .map_err(|_| anyhow::anyhow!("the system gives no random numbers"))?,
                 tasks: tasks.clone(),
                 cpus: cpus.clone(),

@@ -6,10 +6,9 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use sluice_acl::EgressRule;
-use sluice_addr::Host;
 use sluice_config::value::{
-    AsciiStr, HappyEyeballs as HappyEyeballsConfig, Interface, NodeName, OneOrMany, PickStrategy, ProxyProtocolVersion,
-    Redirected, ResolveRedirection, ResolveStrategy, SpeedLimitTcp, TagMap, TcpConnect, TcpKeepalive, TcpMiscOpts,
+    AsciiStr, HappyEyeballs as HappyEyeballsConfig, Interface, NodeName, OneOrMany, ProxyProtocolVersion,
+    ResolveRedirection, ResolveStrategy, SpeedLimitTcp, TagMap, TcpConnect, TcpKeepalive, TcpMiscOpts,
 };
 use sluice_config::{Entry, Load, NotYet};
 use sluice_proxy_protocol::{Addresses, put_header};
@@ -17,10 +16,10 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use super::EscaperCommon;
-use crate::config::{EscaperConfig, tcp_options};
+use super::terms::{OwnTerms, Target};
+use crate::config::EscaperConfig;
 use crate::connect::{Connect, ConnectError, ConnectFailure, Opened, Path};
-use crate::dial::{Bind, Dialer, HappyEyeballs, Order};
-use crate::resolve::Family;
+use crate::dial::{Bind, Dialer, HappyEyeballs};
 
 /// What `direct_fixed` is configured with.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
@@ -134,35 +133,11 @@ fn split_families(ips: &[IpAddr]) -> (Vec<Ipv4Addr>, Vec<Ipv6Addr>) {
     (v4, v6)
 }
 
-/// The order in which the addresses of a name are tried.
-fn order(strategy: ResolveStrategy, no_v4: bool, no_v6: bool) -> Order {
-    let v4_first = strategy.query.prefers_ipv4();
-    let (first, second) = match (no_v4, no_v6) {
-        (true, _) => (Family::V6, None),
-        (_, true) => (Family::V4, None),
-        _ if v4_first => (Family::V4, Some(Family::V6)),
-        _ => (Family::V6, Some(Family::V4)),
-    };
-    Order {
-        first,
-        second,
-        shuffle: strategy.pick == PickStrategy::Random,
-    }
-}
-
-/// What is really connected to.
-enum Target {
-    Address(IpAddr),
-    Addresses(Vec<IpAddr>),
-    Domain(Box<str>),
-}
-
 pub(crate) struct DirectFixed {
     pub(crate) common: EscaperCommon,
     pub(crate) proxy_protocol: Option<ProxyProtocolVersion>,
     dialer: Dialer,
-    order: Order,
-    redirection: ResolveRedirection,
+    terms: OwnTerms,
     path_selection: bool,
     limit: Option<SpeedLimitTcp>,
 }
@@ -181,12 +156,9 @@ impl DirectFixed {
                 v6,
                 interface: config.bind_interface.as_ref().map(|device| device.name().to_owned()),
             },
-            options: tcp_options(&config.tcp_misc_opts, Some(config.tcp_keepalive)),
             filter: config.egress_network_filter.clone().unwrap_or_default(),
             no_v4,
             no_v6,
-            tries: config.tcp_connect.max_retry.saturating_add(1),
-            each_timeout: config.tcp_connect.each_timeout.0,
             happy_eyeballs: HappyEyeballs {
                 resolution_delay: happy.resolution_delay.0,
                 second_resolution_timeout: happy.second_resolution_timeout.0,
@@ -198,8 +170,13 @@ impl DirectFixed {
             common,
             proxy_protocol: config.use_proxy_protocol,
             dialer,
-            order: order(config.resolve_strategy, no_v4, no_v6),
-            redirection: config.resolve_redirection.clone(),
+            terms: OwnTerms::new(
+                config.resolve_strategy,
+                (no_v4, no_v6),
+                config.resolve_redirection.clone(),
+                config.tcp_connect,
+                (&config.tcp_misc_opts, config.tcp_keepalive),
+            ),
             path_selection: config.enable_path_selection,
             limit: config.tcp_sock_speed_limit.filter(|limit| !limit.is_off()),
         }
@@ -209,14 +186,12 @@ impl DirectFixed {
     pub(crate) async fn connect(&self, req: &Connect<'_>) -> Result<Opened, ConnectFailure> {
         let stats = self.common.stats.mine();
         stats.attempt.add(1);
-        let index = req.path_index.filter(|_| self.path_selection);
+        let terms = self.terms.of(req, req.path_index.filter(|_| self.path_selection));
         let port = req.upstream.port;
-        let (mut tcp, path) = match self.target(&req.upstream.host) {
-            Target::Address(ip) => self.dialer.ip(SocketAddr::new(ip, port), index).await?,
-            Target::Addresses(ips) => Box::pin(self.dialer.among(&ips, port, self.order, index)).await?,
-            Target::Domain(domain) => {
-                Box::pin(self.dialer.domain(req.worker, &domain, port, self.order, index)).await?
-            }
+        let (mut tcp, path) = match self.terms.target(&req.upstream.host, terms.order, req.permit) {
+            Target::Address(ip) => self.dialer.ip(SocketAddr::new(ip, port), &terms).await?,
+            Target::Addresses(ips) => Box::pin(self.dialer.among(&ips, port, &terms)).await?,
+            Target::Domain(domain) => Box::pin(self.dialer.domain(req.worker, &domain, port, &terms)).await?,
         };
         stats.tcp_establish.add(1);
         if let Some(version) = self.proxy_protocol
@@ -233,26 +208,6 @@ impl DirectFixed {
             path,
             limit: self.limit,
         })
-    }
-
-    /// What is really connected to for a host, redirections followed.
-    fn target(&self, host: &Host) -> Target {
-        let domain = match host {
-            Host::Ip(ip) => return Target::Address(*ip),
-            Host::Domain(domain) => domain,
-        };
-        let redirected = match self.redirection.apply(domain) {
-            // Addresses of families that are not used count as none.
-            Some(Redirected::Addrs(ips)) if !ips.iter().any(|&ip| self.order.uses(Family::of(ip))) => {
-                self.redirection.apply_parents(domain)
-            }
-            redirected => redirected,
-        };
-        match redirected {
-            None => Target::Domain(domain.clone()),
-            Some(Redirected::Domain(domain)) => Target::Domain(domain),
-            Some(Redirected::Addrs(ips)) => Target::Addresses(ips.to_vec()),
-        }
     }
 
     async fn send_proxy_header(

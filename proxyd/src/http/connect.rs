@@ -35,6 +35,7 @@ pub(crate) async fn connect(session: &mut Session, mut client: Client, request: 
         client: client.peers.client,
         server: client.peers.server,
         path_index: request.path_index,
+        permit: None,
         worker: &session.worker,
     };
     let connected = match server.escapers.connect(server.escaper, &connect).await {

@@ -220,6 +220,7 @@ impl Exchange<'_> {
             client: peers.client,
             server: peers.server,
             path_index: self.request.path_index,
+            permit: None,
             worker: &self.session.worker,
         };
         let connected = match self.server.escapers.connect(self.server.escaper, &connect).await {

@@ -10,10 +10,10 @@ use thiserror::Error;
 use super::group::UserGroup;
 use super::kind::ClientProtocol;
 use super::member::User;
+use super::passwords::Passwords;
 use super::permit::Login;
 use super::stats::Forbidden;
 use crate::stats::ServerStats;
-use crate::worker::Worker;
 
 /// A server's way to its users. Cheap to clone.
 #[derive(Clone)]
@@ -79,14 +79,14 @@ impl Gate {
     /// [`LoginError`].
     pub(crate) async fn login(
         &self,
-        worker: &Worker,
+        passwords: &Passwords,
         name: &str,
         password: &str,
         client: IpAddr,
     ) -> Result<Login, LoginError> {
         let members = self.group.members();
         let login = match members.find(name) {
-            Some(user) => match self.authenticate(worker, user, password, client).await {
+            Some(user) => match self.authenticate(passwords, user, password, client).await {
                 Ok(()) => self.admit(user, Some(name)),
                 Err(error) => Err(error),
             },
@@ -101,7 +101,7 @@ impl Gate {
     /// The address first: a check of a password costs more.
     async fn authenticate(
         &self,
-        worker: &Worker,
+        passwords: &Passwords,
         user: &Arc<User>,
         password: &str,
         client: IpAddr,
@@ -111,7 +111,7 @@ impl Gate {
             numbers().forbid(Forbidden::SrcBlocked);
             return Err(LoginError::ClientDenied);
         }
-        if !worker.passwords.check(&worker.tasks, user, password).await {
+        if !passwords.check(user, password).await {
             numbers().forbid(Forbidden::AuthFailed);
             return Err(LoginError::WrongPassword);
         }

@@ -20,6 +20,7 @@ pub(crate) type Digest = [u8; 32];
 pub(crate) struct Passwords {
     key: hmac::Key,
     right: Mutex<Generations>,
+    tasks: Tasks,
     /// Lets as many slow checks run as there are CPUs, of all workers together; the others wait.
     slots: Arc<Semaphore>,
 }
@@ -52,12 +53,15 @@ impl Generations {
 }
 
 impl Passwords {
+    /// Knows none yet. Slow checks run as blocking work of `tasks`.
+    ///
     /// # Errors
     /// If the system gives no random numbers.
-    pub(crate) fn new(slots: &Arc<Semaphore>) -> Result<Self, ring::error::Unspecified> {
+    pub(crate) fn new(tasks: &Tasks, slots: &Arc<Semaphore>) -> Result<Self, ring::error::Unspecified> {
         Ok(Self {
             key: hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new())?,
             right: Mutex::default(),
+            tasks: tasks.clone(),
             slots: Arc::clone(slots),
         })
     }
@@ -73,7 +77,7 @@ impl Passwords {
     }
 
     /// Whether `password` is the user's.
-    pub(crate) async fn check(&self, tasks: &Tasks, user: &Arc<User>, password: &str) -> bool {
+    pub(crate) async fn check(&self, user: &Arc<User>, password: &str) -> bool {
         let Some(token) = &user.config.token else { return false };
         if !token.is_slow() {
             return token.verify(password);
@@ -86,7 +90,7 @@ impl Passwords {
             return false;
         };
         let (user, password) = (Arc::clone(user), password.to_owned());
-        let checked = tasks.spawn_blocking(move || {
+        let checked = self.tasks.spawn_blocking(move || {
             let _slot = slot;
             user.config.token.as_ref().is_some_and(|token| token.verify(&password))
         });
@@ -125,8 +129,8 @@ mod tests {
 
     #[test]
     fn digests_of_two_workers_differ() {
-        let slots = Arc::new(Semaphore::new(1));
-        let [one, other] = [Passwords::new(&slots).unwrap(), Passwords::new(&slots).unwrap()];
+        let (tasks, slots) = (Tasks::new(), Arc::new(Semaphore::new(1)));
+        let [one, other] = [(); 2].map(|()| Passwords::new(&tasks, &slots).unwrap());
         assert_eq!(one.digest(1, b"x"), one.digest(1, b"x"));
         assert_ne!(one.digest(1, b"x"), one.digest(2, b"x"));
         assert_ne!(one.digest(1, b"x"), other.digest(1, b"x"));

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sluice_addr::Upstream;
+use sluice_config::value::ResolveStrategy;
 use thiserror::Error;
 
 use super::kind::{ClientProtocol, RequestKind};
@@ -208,6 +209,12 @@ impl Permit {
         let of_site = self.site.as_ref().and_then(|site| site.response_timeout);
         let of_user = || self.user.config.http_rsp_header_recv_timeout.map(|span| span.0);
         of_site.or_else(of_user).unwrap_or(of_server)
+    }
+
+    /// Which addresses of a name are used: the site's wish, else the user's.
+    pub(crate) fn resolve_strategy(&self) -> Option<ResolveStrategy> {
+        let of_site = self.site.as_ref().and_then(|site| site.resolve_strategy);
+        of_site.or(self.user.config.resolve_strategy)
     }
 
     /// The upstream is connected by `escaper`.

@@ -35,6 +35,7 @@ enum SourceForm {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct SourceMap {
+    #[expect(dead_code, reason = "there is one type only")]
     r#type: SourceType,
     /// The file.
     path: Option<FilePath>,
@@ -52,14 +53,24 @@ struct SourceMap {
     report_timeout: Option<NotYet>,
 }
 
-#[derive(Clone, Copy, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
+/// The only type that there is.
+#[derive(Deserialize, JsonSchema)]
+#[serde(try_from = "String")]
 enum SourceType {
+    #[schemars(rename = "file")]
     File,
-    #[schemars(skip)]
-    Lua,
-    #[schemars(skip)]
-    Python,
+}
+
+impl TryFrom<String> for SourceType {
+    type Error = String;
+
+    fn try_from(word: String) -> Result<Self, String> {
+        match &*word.to_lowercase() {
+            "file" => Ok(Self::File),
+            other @ ("lua" | "python") => Err(format!("the source type `{other}` is not built yet in this version")),
+            other => Err(format!("no source type is named `{other}`; it is `file`")),
+        }
+    }
 }
 
 impl SourceConfig {
@@ -108,20 +119,8 @@ impl TryFrom<SourceForm> for SourceConfig {
             SourceForm::Str(url) => return Self::of_url(&url),
             SourceForm::Map(map) => map,
         };
-        let missing = |name: &str| {
-            Misfit::at(
-                "type",
-                format!("the source type `{name}` is not built yet in this version"),
-            )
-        };
-        match map.r#type {
-            SourceType::Lua => Err(missing("lua")),
-            SourceType::Python => Err(missing("python")),
-            SourceType::File => {
-                let path = map.path.ok_or_else(|| Misfit::new("`path` is missing"))?;
-                Ok(Self::new(path, map.format))
-            }
-        }
+        let path = map.path.ok_or_else(|| Misfit::new("`path` is missing"))?;
+        Ok(Self::new(path, map.format))
     }
 }
 
@@ -157,8 +156,8 @@ mod tests {
     fn what_is_not_built_is_refused_by_name() {
         assert_eq!(
             source("{type: lua, fetch_script: users.lua}").unwrap_err(),
-            "fetch_script: `fetch_script` is not built yet in this version; \
-             type: the source type `lua` is not built yet in this version"
+            "type: the source type `lua` is not built yet in this version; \
+             fetch_script: `fetch_script` is not built yet in this version"
         );
         assert_eq!(
             source("{type: python}").unwrap_err(),

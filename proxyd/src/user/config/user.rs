@@ -127,3 +127,10 @@ pub(crate) struct UserConfig {
     #[serde(default)]
     pub(crate) egress_path_value_map: Option<NotYet>,
 }
+
+impl UserConfig {
+    /// Options of TCP sockets to the remote.
+    pub(crate) fn remote_options(&self) -> (Option<&TcpMiscOpts>, TcpKeepalive) {
+        (self.tcp_remote_misc_opts.as_ref(), self.tcp_remote_keepalive)
+    }
+}
