@@ -69,6 +69,7 @@ async fn open(
         client: client.peers.client,
         server: client.peers.server,
         path_index: None,
+        permit: None,
         worker,
     };
     let connected = match server.escapers.connect(server.escaper, &connect).await {
