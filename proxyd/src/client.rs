@@ -12,8 +12,7 @@ use sluice_io::wheel::Timer;
 use tokio::io::AsyncWrite;
 
 use crate::error::TaskError;
-use crate::server::ServerCommon;
-use crate::task::Peers;
+use crate::task::{Peers, Task};
 
 /// How long a connection that is closed after an error is still read from, so that the reset which unread bytes
 /// provoke does not overtake the reply (RFC 9112 §9.6).
@@ -134,10 +133,10 @@ pub(crate) async fn write_all(stream: &mut Stream, bytes: &[u8], timer: &mut Tim
     .await
 }
 
-/// Watches that a transfer goes on: it ends when nothing moved for too many idle checks in a row, or when its server is
-/// told to quit. One timer serves the idle checks and the periodic log record.
+/// Watches that a transfer goes on: it ends when nothing moved for too many idle checks in a row, when its server is
+/// told to quit, or when its user is blocked. One timer serves the idle checks and the periodic log record.
 pub(crate) struct Stall<'a> {
-    server: &'a ServerCommon,
+    task: &'a Task,
     moved: u64,
     checks: usize,
     since_log: Duration,
@@ -145,9 +144,9 @@ pub(crate) struct Stall<'a> {
 }
 
 impl<'a> Stall<'a> {
-    pub(crate) fn new(server: &'a ServerCommon) -> Self {
+    pub(crate) fn new(task: &'a Task) -> Self {
         Self {
-            server,
+            task,
             moved: 0,
             checks: 0,
             since_log: Duration::ZERO,
@@ -156,7 +155,7 @@ impl<'a> Stall<'a> {
     }
 
     fn interval(&self) -> Duration {
-        self.server.options.check_interval()
+        self.task.server().options.check_interval()
     }
 
     /// Starts the timer.
@@ -166,12 +165,12 @@ impl<'a> Stall<'a> {
 
     /// The timer has fired with so many bytes moved: an error if the transfer must end, else the timer runs again.
     pub(crate) fn check(&mut self, timer: &mut Timer, moved: u64) -> Option<TaskError> {
-        if self.server.must_quit() {
-            return Some(TaskError::ServerQuit);
+        if let Some(error) = self.task.must_end() {
+            return Some(error);
         }
         if moved == self.moved {
             self.checks += 1;
-            let idle = self.server.options.stall_limit().as_nanos();
+            let idle = self.task.stall_limit().as_nanos();
             if self.interval().as_nanos() * self.checks as u128 >= idle {
                 return Some(TaskError::Idle);
             }
@@ -181,7 +180,8 @@ impl<'a> Stall<'a> {
         self.moved = moved;
         self.since_log += self.interval();
         self.log_due = self
-            .server
+            .task
+            .server()
             .options
             .log_interval
             .is_some_and(|log| self.since_log >= log);

@@ -255,6 +255,9 @@ impl ProxydConfig {
             if let Some(keys) = entry.value.keys() {
                 graph.edge(server, (NodeKind::Escaper, keys.escaper.as_str()));
             }
+            if let Some(group) = entry.value.user_group() {
+                graph.edge(server, (NodeKind::UserGroup, group.as_str()));
+            }
             for (_, next) in entry.value.next() {
                 graph.edge(server, (NodeKind::Server, next.as_str()));
             }
@@ -274,6 +277,14 @@ impl ServerConfig {
             | Self::PlainTlsPort(_) => None,
             Self::HttpProxy(http) => Some(http.keys()),
             Self::SocksProxy(socks) => Some(socks.keys()),
+        }
+    }
+
+    /// The group of its users.
+    pub(crate) fn user_group(&self) -> Option<&NodeName> {
+        match self {
+            Self::HttpProxy(http) => http.user_group.as_ref(),
+            _ => None,
         }
     }
 

@@ -10,6 +10,7 @@ use sluice_tls::HandshakeError;
 use thiserror::Error;
 
 use crate::connect::ConnectError;
+use crate::user::Refusal;
 
 /// An end of a task other than the regular one of an HTTP exchange.
 #[derive(Debug, Error)]
@@ -30,8 +31,6 @@ pub(crate) enum TaskError {
     ClientWrite(#[source] io::Error),
     #[error(transparent)]
     Connect(#[from] ConnectError),
-    #[error("destination denied")]
-    DestinationDenied,
     #[error("the Host field names another host than the URL")]
     HostMismatch,
     #[error("no byte passed for too long")]
@@ -48,6 +47,8 @@ pub(crate) enum TaskError {
     InvalidResponse(#[from] ResponseError),
     #[error("the request names no upstream")]
     NoUpstream,
+    #[error(transparent)]
+    Refused(#[from] Refusal),
     #[error("the server was told to quit")]
     ServerQuit,
     #[error("the response has a transfer coding that HTTP/1.0 does not know")]
@@ -64,6 +65,8 @@ pub(crate) enum TaskError {
     UpstreamTls(#[source] HandshakeError),
     #[error("writing to upstream failed: {0}")]
     UpstreamWrite(#[source] io::Error),
+    #[error("the user was blocked meanwhile")]
+    UserBlocked,
 }
 
 impl TaskError {
@@ -92,7 +95,6 @@ impl TaskError {
                     }
                 }
             },
-            Self::DestinationDenied => "ForbiddenByRule",
             Self::Idle => "Idle",
             Self::BadPathIndex
             | Self::HostMismatch
@@ -103,6 +105,7 @@ impl TaskError {
             Self::InvalidResponse(_) | Self::InvalidResponseBody(_) | Self::UnwantedUpgrade => {
                 "InvalidUpstreamProtocol"
             }
+            Self::Refused(_) => "ForbiddenByRule",
             Self::ServerQuit => "CanceledAsServerQuit",
             Self::UncodableForHttp10 | Self::Unimplemented(_) => "UnimplementedProtocol",
             Self::UpstreamRead(_) => "UpstreamReadFailed",
@@ -115,6 +118,7 @@ impl TaskError {
                 }
             }
             Self::UpstreamWrite(_) => "UpstreamWriteFailed",
+            Self::UserBlocked => "CanceledAsUserBlocked",
         }
     }
 }

@@ -4,6 +4,7 @@
 //! [`plan`] decides what each one asks for, [`forward`] exchanges it for a response,
 //! [`connect`] makes tunnels, [`reply`] says what a client is told when something fails.
 
+pub(crate) mod auth;
 pub(crate) mod body;
 pub(crate) mod connect;
 pub(crate) mod forward;

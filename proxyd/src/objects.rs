@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use sluice_config::Entry;
-use sluice_config::value::NodeName;
+use sluice_config::value::{NodeName, TcpMiscOpts};
 use sluice_telemetry::{EventLogs, LogKind, Naming};
 use sluice_tls::BuildError;
 use sluice_tls::config::TicketerConfig;
@@ -20,7 +20,7 @@ use crate::escaper::dummy_deny::DummyDeny;
 use crate::escaper::{Escaper, EscaperCommon, EscaperId, Escapers};
 use crate::listen::ListenSpec;
 use crate::server::dummy_close::DummyClose;
-use crate::server::http_proxy::HttpProxy;
+use crate::server::http_proxy::{HttpProxy, Parts};
 use crate::server::intelli_proxy::IntelliProxy;
 use crate::server::keys::TaskKeys;
 use crate::server::port::{Door, Port};
@@ -28,7 +28,7 @@ use crate::server::socks_proxy::SocksProxy;
 use crate::server::{Server, ServerCommon};
 use crate::stats::StatsBook;
 use crate::tls_server::{self, Ticketers};
-use crate::user::Groups;
+use crate::user::{ClientProtocol, Gate, Groups};
 
 /// One configuration, built.
 pub(crate) struct Objects {
@@ -188,7 +188,20 @@ impl Builder<'_> {
                     }
                     None => None,
                 };
-                let server = HttpProxy::new(config, common, way, tls, generation, self.naming, base)?;
+                let gate = site.gate(
+                    config.user_group.as_ref(),
+                    &common,
+                    ClientProtocol::Http,
+                    &config.tcp_misc_opts,
+                )?;
+                let parts = Parts {
+                    common,
+                    way,
+                    gate,
+                    tls_server: tls,
+                    generation,
+                };
+                let server = HttpProxy::new(config, parts, self.naming, base)?;
                 Server::HttpProxy(Arc::new(server))
             }
             ServerConfig::IntelliProxy(config) => Server::IntelliProxy(IntelliProxy {
@@ -233,12 +246,14 @@ impl Builder<'_> {
     /// What a server with tasks has in common with others.
     fn common(&mut self, entry: &Entry<ServerConfig>, kind: &'static str, keys: &TaskKeys<'_>) -> Arc<ServerCommon> {
         let logger = keys.shared_logger.map_or(entry.name.as_str(), |name| name);
+        let running = self.running.and_then(|running| running.servers.get(&entry.name));
         ServerCommon::new(
             entry.name.as_str().into(),
             kind,
             self.stats.server(&entry.name, keys.extra_metrics_tags),
             self.logs.logger(LogKind::Task, &format!("lt-{logger}")),
             keys,
+            running.map(|running| &**running.server.common()),
         )
     }
 
@@ -268,6 +283,22 @@ impl Site<'_> {
             .id(escaper)
             .with_context(|| format!("no escaper is named `{escaper}`"))?;
         Ok((Arc::clone(self.escapers), id))
+    }
+
+    /// The way of a server to its users, if it has any.
+    fn gate(
+        &self,
+        name: Option<&NodeName>,
+        server: &ServerCommon,
+        protocol: ClientProtocol,
+        options: &TcpMiscOpts,
+    ) -> anyhow::Result<Option<Gate>> {
+        let Some(name) = name else { return Ok(None) };
+        let group = self
+            .groups
+            .get(name)
+            .with_context(|| format!("no user group is named `{name}`"))?;
+        Ok(Some(Gate::new(group, &server.stats, protocol, options)))
     }
 
     fn next(&self, name: &NodeName) -> anyhow::Result<Arc<Server>> {

@@ -36,7 +36,7 @@ impl Event {
         }
     }
 
-    fn is_half_close(self) -> bool {
+    pub(crate) fn is_half_close(self) -> bool {
         matches!(self, Self::ClientShutdown | Self::UpstreamShutdown)
     }
 }
@@ -103,6 +103,8 @@ pub(crate) struct TaskRecord {
     pub(crate) event: Event,
     pub(crate) stage: Stage,
     pub(crate) start_at: Timestamp,
+    /// The name as given, if the client has given one and was let in.
+    pub(crate) user: Option<Arc<str>>,
     pub(crate) peers: Peers,
     pub(crate) upstream: Upstream,
     pub(crate) wait: Duration,
@@ -141,6 +143,9 @@ impl KV for TaskRecord {
         out.emit_str(keys::TASK_EVENT.into(), self.event.name())?;
         out.emit_str(keys::STAGE.into(), self.stage.name())?;
         out.emit_arguments(keys::START_AT.into(), &format_args!("{}", self.start_at))?;
+        if let Some(user) = &self.user {
+            out.emit_str(keys::USER.into(), user)?;
+        }
         address(out, keys::SERVER_ADDR, Some(self.peers.server))?;
         address(out, keys::CLIENT_ADDR, Some(self.peers.client))?;
         if !self.upstream.is_empty() {

@@ -17,6 +17,7 @@ use self::keys::TaskKeys;
 use crate::config::tcp_options;
 use crate::stats::ServerStats;
 use crate::task::Peers;
+use crate::user::RateLimiter;
 use crate::worker::Worker;
 
 pub(crate) mod dummy_close;
@@ -99,6 +100,8 @@ pub(crate) struct ServerCommon {
     pub(crate) task_log: EventLogger,
     pub(crate) options: TaskOptions,
     pub(crate) ingress: Option<IngressRule>,
+    connection_rate: Option<Arc<RateLimiter>>,
+    request_rate: Option<Arc<RateLimiter>>,
     /// Options for connections that another server has accepted; those of our own listener have them already.
     pub(crate) tcp_options: Option<TcpOptions>,
     /// Set when this object has been replaced: kept connections end with their next response.
@@ -121,13 +124,10 @@ pub(crate) struct TaskOptions {
 }
 
 impl TaskOptions {
-    /// How bytes are moved from and to a client whose upstream connection has the limit `upstream`.
-    pub(crate) fn pumps(&self, upstream: Option<SpeedLimitTcp>) -> (PumpOptions, PumpOptions) {
-        let limit = match (self.limit, upstream) {
-            (Some(a), Some(b)) => Some(a.and(b)),
-            (a, b) => a.or(b),
-        };
-        let Some(limit) = limit else {
+    /// How bytes are moved from and to a client, under the server's limit and these.
+    pub(crate) fn pumps(&self, limits: [Option<SpeedLimitTcp>; 2]) -> (PumpOptions, PumpOptions) {
+        let limits = limits.into_iter().chain([self.limit]).flatten();
+        let Some(limit) = limits.reduce(SpeedLimitTcp::and) else {
             return (self.pump, self.pump);
         };
         let per = Duration::from_millis(1 << limit.shift_millis);
@@ -146,19 +146,28 @@ impl TaskOptions {
 
     /// How long a task may go on without a byte.
     pub(crate) fn stall_limit(&self) -> Duration {
-        self.idle_interval
-            .saturating_mul(u32::try_from(self.idle_max).unwrap_or(u32::MAX).saturating_add(1))
+        self.stall_limit_for(None)
+    }
+
+    /// The same with a number of idle checks that is the user's, if it has one.
+    pub(crate) fn stall_limit_for(&self, idle_max: Option<usize>) -> Duration {
+        let checks = u32::try_from(idle_max.unwrap_or(self.idle_max)).unwrap_or(u32::MAX);
+        self.idle_interval.saturating_mul(checks.saturating_add(1))
     }
 }
 
 impl ServerCommon {
+    /// `before` is what has the name now: rates go on if their quotas stay.
     pub(crate) fn new(
         name: Arc<str>,
         kind: &'static str,
         stats: Arc<ServerStats>,
         task_log: EventLogger,
         keys: &TaskKeys<'_>,
+        before: Option<&Self>,
     ) -> Arc<Self> {
+        let connection_rate = before.and_then(|before| before.connection_rate.as_ref());
+        let request_rate = before.and_then(|before| before.request_rate.as_ref());
         let own_options = *keys.tcp_misc_opts != TcpMiscOpts::default();
         Arc::new(Self {
             name,
@@ -167,6 +176,8 @@ impl ServerCommon {
             task_log,
             options: keys.task_options(),
             ingress: keys.ingress_network_filter.cloned(),
+            connection_rate: RateLimiter::keep(keys.connection_rate_limit, connection_rate),
+            request_rate: RateLimiter::keep(keys.request_rate_limit, request_rate),
             tcp_options: own_options.then(|| tcp_options(keys.tcp_misc_opts, None)),
             retired: AtomicBool::default(),
             quit: AtomicBool::default(),
@@ -195,15 +206,23 @@ impl ServerCommon {
                 limit: None,
             },
             ingress: ingress.cloned(),
+            connection_rate: None,
+            request_rate: None,
             tcp_options: None,
             retired: AtomicBool::default(),
             quit: AtomicBool::default(),
         })
     }
 
-    /// Whether clients from `ip` are let in.
+    /// Whether one more connection, from `ip`, is let in.
     pub(crate) fn admits(&self, ip: IpAddr) -> bool {
         self.ingress.as_ref().is_none_or(|rule| !rule.check(ip).forbids())
+            && self.connection_rate.as_ref().is_none_or(|limiter| limiter.take())
+    }
+
+    /// Whether one more request is taken.
+    pub(crate) fn takes_request(&self) -> bool {
+        self.request_rate.as_ref().is_none_or(|limiter| limiter.take())
     }
 
     /// Notes that another object has taken this one's place.

@@ -8,14 +8,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sluice_addr::Upstream;
+use sluice_config::value::SpeedLimitTcp;
+use sluice_io::pump::PumpOptions;
 use sluice_telemetry::value::{Timestamp, Uuid};
 
-use crate::connect::Path;
+use crate::connect::{ConnectError, Path};
 use crate::error::TaskError;
 use crate::record::{Bytes, Event, ForwardNotes, Stage, TaskRecord};
 use crate::server::ServerCommon;
 use crate::stats::EscaperStats;
 use crate::traffic::{Tally, Traffic};
+use crate::user::Permit;
 
 /// A client's connection as its tasks see it.
 #[derive(Debug, Clone, Copy)]
@@ -51,6 +54,7 @@ impl Task {
         peers: Peers,
         upstream: &Upstream,
         accepted: Instant,
+        permit: Option<Permit>,
         forward: Option<Box<ForwardNotes>>,
     ) -> Self {
         server.stats.mine().task_started.add(1);
@@ -68,6 +72,7 @@ impl Task {
                 event: Event::Created,
                 stage: Stage::Created,
                 start_at: Timestamp::now(),
+                user: permit.as_ref().and_then(Permit::log_name).map(Arc::clone),
                 peers,
                 upstream: upstream.clone(),
                 wait: created - accepted,
@@ -85,7 +90,7 @@ impl Task {
             id,
             server: Arc::clone(server),
             created,
-            traffic: Traffic::new(&server.stats),
+            traffic: Traffic::new(&server.stats, permit),
             upload_done: Tally::default(),
             record,
         };
@@ -98,6 +103,33 @@ impl Task {
     /// The server that it belongs to.
     pub(crate) fn server(&self) -> &ServerCommon {
         &self.server
+    }
+
+    /// The user's leave, if the server has users.
+    pub(crate) fn permit(&self) -> Option<&Permit> {
+        self.traffic.permit.as_deref()
+    }
+
+    /// How bytes are moved from and to the client if its upstream connection has the limit `upstream`.
+    pub(crate) fn pumps(&self, upstream: Option<SpeedLimitTcp>) -> (PumpOptions, PumpOptions) {
+        let user = self.permit().and_then(|permit| permit.user.speed_limit());
+        self.server.options.pumps([user, upstream])
+    }
+
+    /// How long the task may go on without a byte.
+    pub(crate) fn stall_limit(&self) -> Duration {
+        let of_user = self.permit().and_then(|permit| permit.user.config.task_idle_max_count);
+        self.server.options.stall_limit_for(of_user)
+    }
+
+    /// Why the task must end, if it must: asked at every idle check.
+    pub(crate) fn must_end(&self) -> Option<TaskError> {
+        if self.server.must_quit() {
+            return Some(TaskError::ServerQuit);
+        }
+        self.permit()
+            .is_some_and(Permit::is_blocked)
+            .then_some(TaskError::UserBlocked)
     }
 
     /// How the connection came about, as far as it is known; for the headers that tell of it.
@@ -148,10 +180,7 @@ impl Task {
             notes.rsp_status = status;
             notes.response_head_received = now;
         });
-        if let Some(record) = &mut self.record {
-            record.stage = Stage::Relaying;
-            record.ready = self.created.elapsed();
-        }
+        self.relaying();
     }
 
     /// The last byte of the response has come.
@@ -190,9 +219,13 @@ impl Task {
 
     /// Data begins to flow.
     pub(crate) fn relaying(&mut self) {
+        let ready = self.created.elapsed();
         if let Some(record) = &mut self.record {
             record.stage = Stage::Relaying;
-            record.ready = self.created.elapsed();
+            record.ready = ready;
+        }
+        if let Some(permit) = &mut self.traffic.permit {
+            permit.ready(ready);
         }
     }
 
@@ -206,6 +239,9 @@ impl Task {
 
     /// The end came otherwise; the first reason counts.
     pub(crate) fn failed(&mut self, error: &TaskError) {
+        if let (Some(permit), TaskError::Connect(ConnectError::ForbiddenAddress { .. })) = (self.permit(), error) {
+            permit.address_refused();
+        }
         if let Some(record) = &mut self.record
             && record.reason.is_none()
         {
@@ -226,7 +262,9 @@ impl Task {
 
     /// Writes a record of the task as it stands.
     pub(crate) fn log(&self, event: Event) {
-        if let Some(record) = &self.record {
+        if let Some(record) = &self.record
+            && (event.is_half_close() || self.may_log())
+        {
             let mut record = record.as_ref().clone();
             record.event = event;
             record.total = self.created.elapsed();
@@ -236,10 +274,19 @@ impl Task {
     }
 }
 
+impl Task {
+    /// Whether the user's rate of log records leaves room for one more.
+    fn may_log(&self) -> bool {
+        self.permit().is_none_or(Permit::may_log)
+    }
+}
+
 impl Drop for Task {
     fn drop(&mut self) {
         self.server.stats.mine().task_ended.add(1);
-        if let Some(mut record) = self.record.take() {
+        if let Some(mut record) = self.record.take()
+            && self.may_log()
+        {
             record.event = Event::Finished;
             record.total = self.created.elapsed();
             self.settle(&mut record);

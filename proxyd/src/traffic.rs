@@ -7,6 +7,7 @@ use sluice_io::pump::Meter;
 
 use crate::record::Bytes;
 use crate::stats::{EscaperStats, ServerStats};
+use crate::user::Permit;
 
 /// A number that one thread writes at a time, by shared reference.
 #[derive(Debug, Default)]
@@ -28,11 +29,12 @@ impl Tally {
 }
 
 /// The bytes of one task. Each is added here once, when it is read or written, and counts for the task, for its
-/// server and for the escaper that it came to.
-#[derive(Debug)]
+/// server, for the escaper that it came to, and for its user.
 pub(crate) struct Traffic {
     server: Arc<ServerStats>,
     escaper: Option<Arc<EscaperStats>>,
+    /// The user's leave, if the server has users.
+    pub(crate) permit: Option<Box<Permit>>,
     c_rd: Tally,
     c_wr: Tally,
     r_rd: Tally,
@@ -40,10 +42,11 @@ pub(crate) struct Traffic {
 }
 
 impl Traffic {
-    pub(crate) fn new(server: &Arc<ServerStats>) -> Self {
+    pub(crate) fn new(server: &Arc<ServerStats>, permit: Option<Permit>) -> Self {
         Self {
             server: Arc::clone(server),
             escaper: None,
+            permit: permit.map(Box::new),
             c_rd: Tally::default(),
             c_wr: Tally::default(),
             r_rd: Tally::default(),
@@ -55,6 +58,9 @@ impl Traffic {
     pub(crate) fn set_escaper(&mut self, escaper: &Arc<EscaperStats>) {
         if self.escaper.as_ref().is_none_or(|known| !Arc::ptr_eq(known, escaper)) {
             self.escaper = Some(Arc::clone(escaper));
+            if let Some(permit) = &mut self.permit {
+                permit.set_escaper(escaper);
+            }
         }
     }
 
@@ -62,12 +68,18 @@ impl Traffic {
     pub(crate) fn read_client(&self, n: u64) {
         self.c_rd.add(n);
         self.read_overhead(n);
+        if let Some(permit) = &self.permit {
+            permit.received(n);
+        }
     }
 
     /// `n` bytes of payload went to the client.
     pub(crate) fn wrote_client(&self, n: u64) {
         self.c_wr.add(n);
         self.wrote_overhead(n);
+        if let Some(permit) = &self.permit {
+            permit.sent(n);
+        }
     }
 
     /// `n` bytes came from the client that are talk with the proxy: they count for the server alone.
@@ -86,6 +98,9 @@ impl Traffic {
         if let Some(escaper) = &self.escaper {
             escaper.mine().tcp_in.add(n);
         }
+        if let Some(permit) = &self.permit {
+            permit.received_upstream(n);
+        }
     }
 
     /// `n` bytes of payload went to the remote.
@@ -93,6 +108,9 @@ impl Traffic {
         self.r_wr.add(n);
         if let Some(escaper) = &self.escaper {
             escaper.mine().tcp_out.add(n);
+        }
+        if let Some(permit) = &self.permit {
+            permit.sent_upstream(n);
         }
     }
 

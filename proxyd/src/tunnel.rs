@@ -32,7 +32,7 @@ pub(crate) fn spawn(
         timer: client.timer,
         interval: task.server().options.check_interval(),
     };
-    let pumps = task.server().options.pumps(limit);
+    let pumps = task.pumps(limit);
     let relay = Relay::new(
         (client.stream, from_client),
         (upstream, from_upstream),
@@ -63,7 +63,7 @@ impl Tunnel {
             RelayEnd::Closed(Side::Client) => TaskError::ClosedByClient,
             RelayEnd::Closed(Side::Upstream) => TaskError::ClosedByUpstream,
             RelayEnd::Idle => TaskError::Idle,
-            RelayEnd::MustEnd => TaskError::ServerQuit,
+            RelayEnd::MustEnd => self.task.must_end().unwrap_or(TaskError::ServerQuit),
             RelayEnd::ReadFailed(Side::Client, error) => TaskError::ClientRead(error),
             RelayEnd::WriteFailed(Side::Client, error) => TaskError::ClientWrite(error),
             RelayEnd::ReadFailed(Side::Upstream, error) => TaskError::UpstreamRead(error),
@@ -96,11 +96,10 @@ impl Watch for Tunnel {
     }
 
     fn check(&self, idle: usize) -> Option<RelayEnd> {
-        let server = self.task.server();
-        if server.must_quit() {
+        if self.task.must_end().is_some() {
             return Some(RelayEnd::MustEnd);
         }
-        let options = &server.options;
+        let options = &self.task.server().options;
         let interval = options.check_interval();
         if let Some(every) = options.log_interval {
             let since = Duration::from_nanos(self.since_log.get()) + interval;
@@ -115,7 +114,7 @@ impl Watch for Tunnel {
             }
         }
         let idle = interval.as_nanos() * idle as u128;
-        (idle >= options.stall_limit().as_nanos()).then_some(RelayEnd::Idle)
+        (idle >= self.task.stall_limit().as_nanos()).then_some(RelayEnd::Idle)
     }
 
     fn ended(&mut self, end: RelayEnd) {

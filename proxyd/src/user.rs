@@ -32,6 +32,7 @@ pub(crate) use kind::{ClientProtocol, RequestKind};
 pub(crate) use login::{Gate, LoginError};
 pub(crate) use passwords::{Digest, Passwords};
 pub(crate) use permit::{Login, Permit, Refusal};
+pub(crate) use rate::RateLimiter;
 
 /// A number that nothing else in this process has.
 fn next_id() -> u64 {

@@ -25,6 +25,7 @@ pub(crate) async fn connect(session: &mut Session, mut client: Client, request: 
         client.peers,
         &request.upstream,
         client.waiting_since,
+        request.permit,
         None,
     );
     task.traffic.read_overhead(request.received);
@@ -35,7 +36,7 @@ pub(crate) async fn connect(session: &mut Session, mut client: Client, request: 
         client: client.peers.client,
         server: client.peers.server,
         path_index: request.path_index,
-        permit: None,
+        permit: task.traffic.permit.as_deref(),
         worker: &session.worker,
     };
     let connected = match server.escapers.connect(server.escaper, &connect).await {
@@ -65,7 +66,7 @@ pub(crate) async fn connect(session: &mut Session, mut client: Client, request: 
     let mut out = buffer::take();
     put_connected(&extra, &mut out);
     task.traffic.wrote_overhead(out.len() as u64);
-    let sent = client.send(&out, server.common.options.stall_limit()).await;
+    let sent = client.send(&out, task.stall_limit()).await;
     buffer::recycle(out);
     if let Err(error) = sent {
         task.failed(&TaskError::ClientWrite(error));

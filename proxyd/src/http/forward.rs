@@ -6,6 +6,7 @@
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
 use sluice_config::value::SpeedLimitTcp;
 use sluice_http1::{
@@ -15,19 +16,21 @@ use sluice_io::Stream;
 use sluice_io::buffer::{self, ReadBuffer};
 use sluice_io::pump::{Framing, Meter as _, Pump, PumpEnd, PumpError};
 use sluice_tls::HandshakeError;
+use sluice_tls::client::Connector;
 
 use crate::client::{Client, Fill, Stall, poll_fill, write_all};
 use crate::connect::{Connect, Path};
 use crate::error::TaskError;
 use crate::http::body::Body;
 use crate::http::plan::Forward;
-use crate::http::pool::{Kept, Key};
+use crate::http::pool::{Kept, Key, Tls};
 use crate::http::reply;
 use crate::record::Stage;
 use crate::server::http_proxy::{HttpProxy, Session};
 use crate::task::{Peers, Task, TaskKind};
 use crate::traffic::{Downwards, Upwards};
 use crate::tunnel;
+use crate::user::Permit;
 
 /// What becomes of a client's connection after a request.
 pub(crate) enum After {
@@ -43,12 +46,14 @@ pub(crate) enum After {
 pub(crate) async fn run(session: &mut Session, mut client: Client, mut request: Forward) -> After {
     let server = Arc::clone(&session.server);
     let notes = request.notes.take();
+    let permit = request.permit.take();
     let mut task = Task::begin(
         &server.common,
         TaskKind::HttpForward,
         client.peers,
         &request.upstream,
         client.waiting_since,
+        permit,
         notes,
     );
     let mut exchange = Exchange {
@@ -144,6 +149,8 @@ struct Upload {
     held: bool,
     /// The upstream takes no more; its answer may tell why.
     broken: bool,
+    /// When the response's head must be there; set once the request is through.
+    deadline: Option<Instant>,
 }
 
 impl Upload {
@@ -170,6 +177,9 @@ impl Exchange<'_> {
         loop {
             match self.exchange(client, upstream).await {
                 Err(failure) if failure.unheard && self.request.is_repeatable() => {
+                    if let Some(permit) = self.task.permit() {
+                        permit.renewed();
+                    }
                     upstream = self.upstream(client.peers, true).await.map_err(Failure::early)?;
                 }
                 other => return other,
@@ -187,6 +197,9 @@ impl Exchange<'_> {
                 .or_else(|| self.session.worker.pool.take(&key));
             if let Some(kept) = kept {
                 escaper.stats.mine().task_total.add(1);
+                if let Some(permit) = self.task.permit() {
+                    permit.reused();
+                }
                 self.task.connected(&escaper.stats, &kept.path, Some(true));
                 return Ok(Upstream {
                     stream: kept.stream,
@@ -203,10 +216,16 @@ impl Exchange<'_> {
     }
 
     fn key(&self, escaper: u64) -> Key {
-        let tls = if self.request.tls { self.server.generation } else { 0 };
+        let permit = self.task.permit();
+        let site = permit.and_then(Permit::tls_client);
         Key {
             escaper,
-            tls,
+            user: permit.map(|permit| permit.user.id),
+            tls: match (self.request.tls, site) {
+                (false, _) => Tls::Plain,
+                (true, None) => Tls::Server(self.server.generation),
+                (true, Some((_, id))) => Tls::Site(*id),
+            },
             path_index: self.request.path_index,
             upstream: self.request.upstream.clone(),
         }
@@ -220,7 +239,7 @@ impl Exchange<'_> {
             client: peers.client,
             server: peers.server,
             path_index: self.request.path_index,
-            permit: None,
+            permit: self.task.traffic.permit.as_deref(),
             worker: &self.session.worker,
         };
         let connected = match self.server.escapers.connect(self.server.escaper, &connect).await {
@@ -231,11 +250,13 @@ impl Exchange<'_> {
             }
         };
         let (mut stream, mut path) = (connected.opened.stream, connected.opened.path);
+        let tls_client = self.task.permit().and_then(Permit::tls_client);
+        let tls_client = tls_client.map_or(&self.server.tls_client, |(connector, _)| connector);
         if self.task.is_logged() || self.server.options.tells_path() {
             path.local = stream.plain().and_then(|tcp| tcp.local_addr().ok());
         }
         if self.request.tls {
-            stream = match handshake(self.server, &self.request.upstream, stream).await {
+            stream = match handshake(tls_client, &self.request.upstream, stream).await {
                 Ok(stream) => stream,
                 Err(error) => {
                     connected.escaper.log_tls_failure(&connect, &path, &error);
@@ -302,7 +323,7 @@ impl Exchange<'_> {
         }
         let taken = (self.request.head.len() - head_len) as u64;
         self.task.traffic.read_client(self.request.received + taken);
-        let stall = self.server.common.options.stall_limit();
+        let stall = self.task.stall_limit();
         let sent = write_all(&mut upstream.stream, &self.request.head, &mut client.timer, stall).await;
         let mut broken = false;
         match sent {
@@ -321,11 +342,44 @@ impl Exchange<'_> {
         }
         let complete = body.is_complete();
         self.task.note_request_sent(complete);
+        let mut upload = Upload {
+            pump: (!complete).then(|| Pump::new(body, self.task.pumps(upstream.limit).0)),
+            held,
+            broken,
+            deadline: None,
+        };
         if complete {
-            client.timer.arm(self.server.options.response_timeout);
+            self.begin_wait(client, &mut upload);
         }
-        let pump = (!complete).then(|| Pump::new(body, self.server.common.options.pumps(upstream.limit).0));
-        Ok(Upload { pump, held, broken })
+        Ok(upload)
+    }
+
+    fn response_timeout(&self) -> Duration {
+        let of_server = self.server.options.response_timeout;
+        let permit = self.task.permit();
+        permit.map_or(of_server, |permit| permit.response_timeout(of_server))
+    }
+
+    /// The request is through: the time for the response's head begins.
+    fn begin_wait(&self, client: &mut Client, upload: &mut Upload) {
+        let timeout = self.response_timeout();
+        upload.deadline = Some(Instant::now() + timeout);
+        client
+            .timer
+            .arm(timeout.min(self.server.common.options.check_interval()));
+    }
+
+    /// The timer has fired while a response's head is waited for: an error if it must not be waited for any longer.
+    fn check_wait(&self, client: &mut Client, deadline: Instant) -> Option<TaskError> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Some(TaskError::UpstreamTimeout(self.response_timeout()));
+        }
+        let error = self.task.must_end();
+        if error.is_none() {
+            client.timer.arm(left.min(self.server.common.options.check_interval()));
+        }
+        error
     }
 
     /// Waits for bytes of the response while the request body goes on.
@@ -336,13 +390,13 @@ impl Exchange<'_> {
         upload: &mut Upload,
         heard: bool,
     ) -> Result<(), Failure> {
-        let mut stall = Stall::new(&self.server.common);
+        let mut stall = Stall::new(self.task);
         if !upload.is_done() {
             stall.arm(&mut client.timer);
         }
         poll_fn(|cx| {
             if !upload.is_done() && !upload.broken && self.poll_upload(cx, client, upstream, upload)?.is_ready() {
-                client.timer.arm(self.server.options.response_timeout);
+                self.begin_wait(client, upload);
             }
             loop {
                 match ready!(poll_fill(
@@ -369,12 +423,13 @@ impl Exchange<'_> {
                             unheard,
                         }));
                     }
-                    Fill::TimedOut if upload.is_done() || upload.broken => {
-                        let limit = self.server.options.response_timeout;
-                        return Poll::Ready(Err(Failure::early(TaskError::UpstreamTimeout(limit))));
-                    }
                     Fill::TimedOut => {
-                        if let Some(error) = stall.check(&mut client.timer, upload.moved()) {
+                        let error = match upload.deadline {
+                            Some(deadline) => self.check_wait(client, deadline),
+                            None if upload.broken => Some(TaskError::UpstreamTimeout(self.response_timeout())),
+                            None => stall.check(&mut client.timer, upload.moved()),
+                        };
+                        if let Some(error) = error {
                             return Poll::Ready(Err(Failure::early(error)));
                         }
                     }
@@ -446,7 +501,7 @@ impl Exchange<'_> {
         }
         let mut out = buffer::take();
         head.forward(&ForwardResponse::default(), &mut out);
-        let sent = client.send(&out, self.server.common.options.stall_limit()).await;
+        let sent = client.send(&out, self.task.stall_limit()).await;
         self.task.traffic.wrote_client(out.len() as u64);
         buffer::recycle(out);
         sent.map_err(|error| Failure::late(TaskError::ClientWrite(error)))
@@ -515,7 +570,7 @@ impl Exchange<'_> {
             .map_err(|error| Failure::early(TaskError::InvalidResponseBody(error)))?;
         out.extend_from_slice(&rest[..n]);
         let excess = n < rest.len();
-        let sent = client.send(&out, self.server.common.options.stall_limit()).await;
+        let sent = client.send(&out, self.task.stall_limit()).await;
         self.task.traffic.wrote_client(out.len() as u64);
         buffer::recycle(out);
         sent.map_err(|error| Failure::late(TaskError::ClientWrite(error)))?;
@@ -539,8 +594,8 @@ impl Exchange<'_> {
         body: Body,
         keep: &Keep,
     ) -> Result<Outcome, Failure> {
-        let mut pump = Pump::new(body, self.server.common.options.pumps(upstream.limit).1);
-        let mut stall = Stall::new(&self.server.common);
+        let mut pump = Pump::new(body, self.task.pumps(upstream.limit).1);
+        let mut stall = Stall::new(self.task);
         stall.arm(&mut client.timer);
         let ended = poll_fn(|cx| {
             if !upload.is_done() && !upload.broken {
@@ -586,7 +641,7 @@ impl Exchange<'_> {
         first: &[u8],
         mut out: Vec<u8>,
     ) -> Result<Outcome, Failure> {
-        let stall = self.server.common.options.stall_limit();
+        let stall = self.task.stall_limit();
         upstream.buf.put(first);
         loop {
             let mut rest = upstream.buf.filled();
@@ -649,7 +704,7 @@ impl Exchange<'_> {
             },
             &mut out,
         );
-        let sent = client.send(&out, self.server.common.options.stall_limit()).await;
+        let sent = client.send(&out, self.task.stall_limit()).await;
         self.task.traffic.wrote_client(out.len() as u64);
         buffer::recycle(out);
         sent.map_err(|error| Failure::late(TaskError::ClientWrite(error)))?;
@@ -664,7 +719,7 @@ impl Exchange<'_> {
 
     /// Keeps the upstream connection for another request, if it is fit for that.
     fn keep(&mut self, upstream: Upstream, keep: &Keep, excess: bool) {
-        let Some(expire) = self.server.options.upstream_keepalive else {
+        let Some(expire) = self.request.upstream_keepalive else {
             return;
         };
         if !keep.upstream || excess || self.server.escapers.reusable(self.server.escaper).is_none() {
@@ -682,12 +737,11 @@ impl Exchange<'_> {
 
 /// TLS with the origin of an `https://` URL.
 async fn handshake(
-    server: &HttpProxy,
+    tls_client: &Connector,
     upstream: &sluice_addr::Upstream,
     stream: Stream,
 ) -> Result<Stream, HandshakeError> {
-    let tls = server
-        .tls_client
+    let tls = tls_client
         .connect(stream, &upstream.host, upstream.port, &[b"http/1.1"])
         .await?;
     Ok(Stream::Secure(Box::new(tls)))

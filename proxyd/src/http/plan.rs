@@ -2,32 +2,37 @@
 //!
 //! Everything that is needed later is copied out here, in one look at the head, so that the read buffer is free again.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use percent_encoding::percent_decode_str;
 use sluice_addr::{Host, Upstream};
 use sluice_http1::{
     Absolute, Authority, Awaits, BodyFraming, Connection, ForwardRequest, HostLine, Method, Redacted, RequestHead,
-    Scheme, Target, TargetLine, Version, parse_request,
+    Scheme, Target, TargetLine, Version,
 };
 use sluice_io::buffer;
 
 use crate::error::TaskError;
+use crate::http::auth::Unauthorized;
 use crate::http::forward::binds_connection;
 use crate::record::ForwardNotes;
 use crate::server::http_proxy::HttpProxy;
+use crate::user::{self, Login, LoginError, Permit, RequestKind};
 
 /// What is to be done for a request.
 pub(crate) enum Plan {
     Connect(Tunnel),
     Forward(Forward),
     Refuse(Refusal),
+    Unauthorized(Box<Unauthorized>),
 }
 
 /// A request that gets an answer of our own and ends the connection.
 pub(crate) struct Refusal {
     pub(crate) error: TaskError,
     pub(crate) head_only: bool,
+    /// It is known who the client is.
+    pub(crate) authenticated: bool,
 }
 
 /// CONNECT.
@@ -37,6 +42,7 @@ pub(crate) struct Tunnel {
     /// Bytes of the request's head.
     pub(crate) received: u64,
     pub(crate) keep_alive: bool,
+    pub(crate) permit: Option<Permit>,
 }
 
 /// A request for an origin.
@@ -62,6 +68,9 @@ pub(crate) struct Forward {
     pub(crate) received: u64,
     /// Some of the body has been taken from the client: it cannot be sent again.
     pub(crate) body_taken: bool,
+    /// How long the upstream connection waits for another request; `None`: it is not kept.
+    pub(crate) upstream_keepalive: Option<Duration>,
+    pub(crate) permit: Option<Permit>,
     pub(crate) notes: Option<Box<ForwardNotes>>,
 }
 
@@ -89,35 +98,63 @@ pub(crate) struct Persist {
     pub(crate) head_only: bool,
 }
 
-/// Makes a plan for the request at the front of `buf`; the number of bytes is what it takes of them. `None` asks for
-/// more bytes.
-pub(crate) fn make(server: &HttpProxy, buf: &[u8], received: Instant) -> Option<(Plan, usize)> {
-    let options = &server.options;
-    match parse_request(buf, &options.request_limits) {
-        Ok(None) => None,
-        Err(error) => Some((Plan::refuse(error.into(), false), 0)),
-        Ok(Some(mut head)) => {
-            let head_only = head.method == Method::Head;
-            let len = head.len;
-            let plan = Planner { server, received }.plan(&mut head);
-            Some((plan.unwrap_or_else(|error| Plan::refuse(error, head_only)), len))
-        }
-    }
+/// Makes a plan for a request of this user, if the server has users.
+pub(crate) fn make(
+    server: &HttpProxy,
+    head: &mut RequestHead<'_>,
+    received: Instant,
+    login: Option<&mut Login>,
+) -> Plan {
+    let head_only = head.method == Method::Head;
+    let authenticated = login.is_some();
+    let planner = Planner {
+        server,
+        received,
+        login,
+    };
+    planner.plan(head).unwrap_or_else(|error| {
+        Plan::Refuse(Refusal {
+            error,
+            head_only,
+            authenticated,
+        })
+    })
 }
 
 impl Plan {
-    fn refuse(error: TaskError, head_only: bool) -> Self {
-        Self::Refuse(Refusal { error, head_only })
+    /// For a request that cannot even be read.
+    pub(crate) fn refuse_early(error: TaskError) -> Self {
+        Self::Refuse(Refusal {
+            error,
+            head_only: false,
+            authenticated: false,
+        })
+    }
+
+    /// For a request whose sender is nobody.
+    pub(crate) fn unauthorized(head: &RequestHead<'_>, error: LoginError) -> Self {
+        Self::Unauthorized(Box::new(Unauthorized {
+            error,
+            gave_credentials: head.proxy_authorization.is_some(),
+            framing: head.framing,
+            expect_continue: head.expect_continue,
+            is_connect: head.method == Method::Connect,
+            head_only: head.method == Method::Head,
+            keep_alive: head.keep_alive,
+            http11: head.version == Version::Http11,
+            received: head.len as u64,
+        }))
     }
 }
 
 struct Planner<'a> {
     server: &'a HttpProxy,
     received: Instant,
+    login: Option<&'a mut Login>,
 }
 
 impl Planner<'_> {
-    fn plan(&self, head: &mut RequestHead<'_>) -> Result<Plan, TaskError> {
+    fn plan(mut self, head: &mut RequestHead<'_>) -> Result<Plan, TaskError> {
         match head.target()? {
             Target::Authority(authority) => self.connect(head, &authority),
             Target::Absolute(url) if !self.is_local(head) => self.forward(head, &url, false),
@@ -139,9 +176,9 @@ impl Planner<'_> {
                 .is_some_and(|host| Host::parse(host.host).is_ok_and(|host| names.contains(&host)))
     }
 
-    fn connect(&self, head: &mut RequestHead<'_>, authority: &Authority<'_>) -> Result<Plan, TaskError> {
+    fn connect(&mut self, head: &mut RequestHead<'_>, authority: &Authority<'_>) -> Result<Plan, TaskError> {
         let upstream = upstream(authority, 443)?;
-        self.check(&upstream)?;
+        let permit = self.admit(RequestKind::HttpConnect, &upstream, head)?;
         if !head.framing.is_empty() {
             return Err(TaskError::Unimplemented("CONNECT with a body"));
         }
@@ -150,10 +187,16 @@ impl Planner<'_> {
             path_index: self.path_index(head)?,
             received: head.len as u64,
             keep_alive: head.keep_alive,
+            permit,
         }))
     }
 
-    fn forward(&self, head: &mut RequestHead<'_>, url: &Absolute<'_>, replace_host: bool) -> Result<Plan, TaskError> {
+    fn forward(
+        &mut self,
+        head: &mut RequestHead<'_>,
+        url: &Absolute<'_>,
+        replace_host: bool,
+    ) -> Result<Plan, TaskError> {
         let options = &self.server.options;
         let tls = match url.scheme {
             Scheme::Http => false,
@@ -161,7 +204,12 @@ impl Planner<'_> {
             Scheme::Ftp => return Err(TaskError::Unimplemented("FTP over HTTP")),
         };
         let upstream = upstream(&url.authority, url.scheme.default_port())?;
-        self.check(&upstream)?;
+        let kind = if tls {
+            RequestKind::HttpsForward
+        } else {
+            RequestKind::HttpForward
+        };
+        let permit = self.admit(kind, &upstream, head)?;
         if !options.allow_custom_host
             && let Some(host) = head.host_authority()
             && Host::parse(host.host).is_ok_and(|host| host != upstream.host)
@@ -180,6 +228,9 @@ impl Planner<'_> {
             .upgrade
             .is_some_and(|protocol| protocol.eq_ignore_ascii_case(b"websocket"))
             && head.framing.is_empty();
+        let user = permit.as_ref().map(|permit| permit.user.config.http_upstream_keepalive);
+        let keepalive = user.map_or(options.upstream_keepalive, |user| options.upstream_keepalive.and(user));
+        let upstream_keepalive = keepalive.enable.then_some(keepalive.idle_expire.0);
         let default_port = url.scheme.default_port();
         let host = match head.host {
             Some(host) if !host.is_empty() && !replace_host => {
@@ -195,7 +246,7 @@ impl Planner<'_> {
         let how = ForwardRequest {
             target: TargetLine::Origin(url),
             host,
-            connection: match (upgrade, options.upstream_keepalive) {
+            connection: match (upgrade, upstream_keepalive) {
                 (true, _) => Connection::Upgrade,
                 (false, Some(_)) => Connection::Implied,
                 (false, None) => Connection::Close,
@@ -204,7 +255,12 @@ impl Planner<'_> {
         };
         let mut out = buffer::take();
         head.forward(&how, &mut out);
-        let notes = self.server.common.task_log.enabled().then(|| self.notes(head));
+        let notes = self
+            .server
+            .common
+            .task_log
+            .enabled()
+            .then(|| self.notes(head, permit.as_ref()));
         Ok(Plan::Forward(Forward {
             upstream,
             tls,
@@ -220,19 +276,21 @@ impl Planner<'_> {
             path_index,
             received: head.len as u64,
             body_taken: false,
+            upstream_keepalive,
+            permit,
             notes,
         }))
     }
 
-    fn notes(&self, head: &RequestHead<'_>) -> Box<ForwardNotes> {
+    fn notes(&self, head: &RequestHead<'_>, permit: Option<&Permit>) -> Box<ForwardNotes> {
+        let of_user = permit.and_then(|permit| permit.user.config.log_uri_max_chars);
+        let most = of_user.unwrap_or(self.server.options.log_uri_max_chars);
         let agent = head
             .field("user-agent")
             .map(|field| String::from_utf8_lossy(field.value).into());
         Box::new(ForwardNotes {
             method: head.method.as_str().into(),
-            uri: Redacted::new(head.raw_target, self.server.options.log_uri_max_chars)
-                .to_string()
-                .into(),
+            uri: Redacted::new(head.raw_target, most).to_string().into(),
             user_agent: agent,
             pipeline_wait: self.received.elapsed(),
             ..ForwardNotes::default()
@@ -240,7 +298,7 @@ impl Planner<'_> {
     }
 
     /// A request for the proxy itself: the well-known URIs that name another one (client-protocol.md §1).
-    fn local(&self, head: &mut RequestHead<'_>, path: &str) -> Result<Plan, TaskError> {
+    fn local(&mut self, head: &mut RequestHead<'_>, path: &str) -> Result<Plan, TaskError> {
         let url = if let Some(rest) = path.strip_prefix("/.well-known/easy-proxy/") {
             let mut parts = rest.splitn(4, '/');
             let (Some(scheme), Some(host), Some(port)) = (parts.next(), parts.next(), parts.next()) else {
@@ -273,13 +331,39 @@ impl Planner<'_> {
         self.forward(head, &url, true)
     }
 
-    /// The server's rules about targets.
-    fn check(&self, upstream: &Upstream) -> Result<(), TaskError> {
-        if self.server.rules.allow(upstream) {
-            return Ok(());
+    /// Asks whether the request may go on: the user's rules, then the server's (users.md §10.5).
+    fn admit(
+        &mut self,
+        kind: RequestKind,
+        upstream: &Upstream,
+        head: &RequestHead<'_>,
+    ) -> Result<Option<Permit>, TaskError> {
+        let server = self.server;
+        if !server.common.takes_request() {
+            return Err(user::Refusal::RateLimited.into());
         }
-        self.server.common.stats.mine().dest_denied.add(1);
-        Err(TaskError::DestinationDenied)
+        let allowed = || {
+            let allowed = server.rules.allow(upstream);
+            if !allowed {
+                server.common.stats.mine().dest_denied.add(1);
+            }
+            allowed
+        };
+        let Some(login) = &mut self.login else {
+            return if allowed() {
+                Ok(None)
+            } else {
+                Err(user::Refusal::DestinationDenied.into())
+            };
+        };
+        let permit = login.request(kind, upstream, allowed)?;
+        if kind != RequestKind::HttpConnect {
+            let agents = head
+                .fields()
+                .filter(|field| field.name.eq_ignore_ascii_case("user-agent"));
+            login.check_user_agents(agents.map(|field| field.value))?;
+        }
+        Ok(Some(permit))
     }
 
     /// The number id of the egress path selection header, which stays here.

@@ -23,11 +23,22 @@ const SWEEP: Duration = Duration::from_secs(10);
 pub(crate) struct Key {
     /// The escaper's generation: unique among escapers, and new whenever its configuration changes.
     pub(crate) escaper: u64,
-    /// For TLS the server whose settings it was set up with, 0 for plain connections.
-    pub(crate) tls: u64,
+    /// The user, in the configuration that it has: what is a user's own is used by nobody else (H1-15).
+    pub(crate) user: Option<u64>,
+    pub(crate) tls: Tls,
     /// Number id of egress path selection.
     pub(crate) path_index: Option<u64>,
     pub(crate) upstream: Upstream,
+}
+
+/// Whose TLS settings a connection was set up with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Tls {
+    Plain,
+    /// Those of the server of this generation.
+    Server(u64),
+    /// Those of a user's site, by the number of its settings.
+    Site(u64),
 }
 
 /// A connection that was used before.

@@ -13,6 +13,7 @@ use crate::http::forward::After;
 use crate::http::plan::{Persist, Refusal};
 use crate::server::http_proxy::HttpProxy;
 use crate::task::Task;
+use crate::user;
 
 /// The status for an error; `None` if the client is not there to be told.
 pub(crate) fn status_of(error: &TaskError) -> Option<u16> {
@@ -32,15 +33,20 @@ pub(crate) fn status_of(error: &TaskError) -> Option<u16> {
         | TaskError::UpstreamRead(_)
         | TaskError::UpstreamWrite(_) => 502,
         TaskError::Connect(error) => of_connect(error),
-        TaskError::DestinationDenied => 403,
         TaskError::HostMismatch => 409,
         TaskError::InvalidRequest(error) => error.status(),
         TaskError::InvalidRequestBody(error) => error.request_status(),
         TaskError::InvalidTarget(error) => error.status(),
+        TaskError::Refused(refusal) => match refusal {
+            user::Refusal::DestinationDenied | user::Refusal::UserAgentBlocked => 403,
+            user::Refusal::FullyLoaded | user::Refusal::RateLimited => 429,
+            user::Refusal::ProtocolBanned => 405,
+        },
         TaskError::ServerQuit => 500,
         TaskError::Unimplemented(_) => 501,
         TaskError::UpstreamTimeout(_) => 504,
         TaskError::UpstreamTls(_) => 525,
+        TaskError::UserBlocked => 403,
     })
 }
 
@@ -107,13 +113,14 @@ pub(crate) async fn send_error(
 
 /// Answers a request that is not served at all. With `no_early_error_reply` the connection just closes.
 pub(crate) async fn refuse(server: &HttpProxy, mut client: Client, refusal: &Refusal) -> After {
-    let is_early = matches!(
-        refusal.error,
-        TaskError::InvalidRequest(_)
-            | TaskError::InvalidTarget(_)
-            | TaskError::ClientTimeout(_)
-            | TaskError::NoUpstream
-    );
+    let is_early = !refusal.authenticated
+        && matches!(
+            refusal.error,
+            TaskError::InvalidRequest(_)
+                | TaskError::InvalidTarget(_)
+                | TaskError::ClientTimeout(_)
+                | TaskError::NoUpstream
+        );
     let status = status_of(&refusal.error).filter(|_| !(is_early && server.options.no_early_error_reply));
     let Some(status) = status else { return After::Gone };
     let reply = Reply {
@@ -126,7 +133,11 @@ pub(crate) async fn refuse(server: &HttpProxy, mut client: Client, refusal: &Ref
     }
 }
 
-async fn send(server: &HttpProxy, client: &mut Client, reply: &Reply<'_>) -> io::Result<()> {
+/// Sends a reply of our own.
+///
+/// # Errors
+/// The connection's, or `TimedOut` if the client does not take it.
+pub(super) async fn send(server: &HttpProxy, client: &mut Client, reply: &Reply<'_>) -> io::Result<()> {
     let mut out = buffer::take();
     reply.put(&mut out);
     server.common.stats.mine().tcp_out.add(out.len() as u64);

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use sluice_acl::{DstHostSet, PortRule};
 use sluice_addr::Host;
-use sluice_config::value::{AsciiStr, ByteSize, HttpKeepalive, HttpServerId, OneOrMany, Span};
+use sluice_config::value::{AsciiStr, ByteSize, HttpKeepalive, HttpServerId, NodeName, OneOrMany, Span, SpeedLimitTcp};
 use sluice_config::{Entry, Load, NotYet};
-use sluice_http1::{Limits, ResponseHead};
+use sluice_http1::{Challenge, Limits, RequestHead, ResponseHead, parse_request, put_basic_challenge};
 use sluice_io::Stream;
 use sluice_io::buffer::ReadBuffer;
-use sluice_telemetry::Naming;
+use sluice_telemetry::{Naming, debug};
 use sluice_tls::client::{Connector, SessionCache};
 use sluice_tls::config::TicketerConfig;
 use sluice_tls::server::TlsAcceptor;
@@ -25,12 +25,14 @@ use crate::config::ServerConfig;
 use crate::connect::Path;
 use crate::error::TaskError;
 use crate::escaper::{EscaperId, Escapers};
+use crate::http::auth::{self, Identity};
 use crate::http::forward::{self, After};
 use crate::http::headers::TellTale;
-use crate::http::plan::{self, Plan, Refusal};
+use crate::http::plan::{self, Plan};
 use crate::http::pool::{Kept, Key};
 use crate::http::{connect, reply};
 use crate::tls_server;
+use crate::user::{Gate, LoginError};
 use crate::worker::Worker;
 
 task_server! {
@@ -38,7 +40,7 @@ task_server! {
     pub(crate) struct HttpProxyConfig {
         /// Who may use the proxy.
         #[serde(default)]
-        pub(crate) user_group: Option<NotYet>,
+        pub(crate) user_group: Option<NodeName>,
         /// TLS on the listening socket.
         #[serde(default, alias = "tls")]
         pub(crate) tls_server: Option<RustlsServerConfig>,
@@ -58,8 +60,8 @@ task_server! {
         #[serde(default)]
         pub(crate) server_id: Option<HttpServerId>,
         /// The realm of Basic authentication.
-        #[serde(default)]
-        pub(crate) auth_realm: Option<NotYet>,
+        #[serde(default = "realm")]
+        pub(crate) auth_realm: AsciiStr,
         /// Next hop by the user's name.
         #[serde(default, alias = "username_params_to_escaper_addr")]
         pub(crate) username_params: Option<NotYet>,
@@ -114,7 +116,7 @@ task_server! {
         pub(crate) echo_chained_info: bool,
         /// Speed at which the body of a request without credentials is thrown away.
         #[serde(default, alias = "untrusted_read_limit")]
-        pub(crate) untrusted_read_speed_limit: Option<NotYet>,
+        pub(crate) untrusted_read_speed_limit: Option<SpeedLimitTcp>,
         /// Request header with the number id of egress path selection.
         #[serde(default, alias = "path_selection_header")]
         pub(crate) egress_path_selection_header: Option<AsciiStr>,
@@ -124,6 +126,9 @@ task_server! {
     }
 }
 
+fn realm() -> AsciiStr {
+    AsciiStr::new("proxy").unwrap_or_default()
+}
 fn request_timeout() -> Span {
     Span(Duration::from_secs(30))
 }
@@ -168,6 +173,15 @@ impl HttpProxyConfig {
                 "needs a `tls_server` whose tickets it is for",
             );
         }
+        if let Some(group) = &self.user_group {
+            load.refer(&entry.place, "user_group", "user_group", group.as_str());
+            if self.auth_realm.is_empty() {
+                load.error(&entry.place, "auth_realm", "must not be empty where clients log in");
+            }
+        }
+        if put_basic_challenge(&mut Vec::new(), Challenge::Proxy, &self.auth_realm).is_err() {
+            load.error(&entry.place, "auth_realm", "holds a control character");
+        }
         let base = entry.place.base_dir();
         if let Err(error) = Connector::build(&self.tls_client, base, SessionCache::ManySites) {
             load.error(&entry.place, "tls_client", error.to_string());
@@ -180,6 +194,8 @@ pub(crate) struct HttpProxy {
     pub(crate) common: Arc<ServerCommon>,
     pub(crate) escapers: Arc<Escapers>,
     pub(crate) escaper: EscaperId,
+    /// The way to its users, if it has any.
+    gate: Option<Gate>,
     pub(crate) tls_client: Connector,
     tls_server: Option<TlsAcceptor>,
     /// Another one for every configuration: connections under other TLS settings are not taken up.
@@ -200,8 +216,10 @@ pub(crate) struct Options {
     pub(crate) allow_custom_host: bool,
     pub(crate) drop_default_port: bool,
     pub(crate) steal_forwarded_for: bool,
-    /// How long an upstream connection waits for another request; `None`: connections are not kept.
-    pub(crate) upstream_keepalive: Option<Duration>,
+    pub(crate) upstream_keepalive: HttpKeepalive,
+    pub(crate) realm: String,
+    /// Speed at which the bodies of strangers are thrown away; `None`: they are not.
+    pub(crate) untrusted_limit: Option<SpeedLimitTcp>,
     pub(crate) path_header: Option<String>,
     pub(crate) local_names: Vec<Host>,
     tell_tale: TellTale,
@@ -215,7 +233,6 @@ impl Options {
             body_line_max: line,
             ..Limits::default()
         };
-        let keepalive = &config.http_forward_upstream_keepalive;
         Self {
             request_limits: limits(config.req_header_max_size),
             response_limits: limits(config.rsp_header_max_size),
@@ -227,7 +244,9 @@ impl Options {
             allow_custom_host: config.allow_custom_host,
             drop_default_port: config.drop_default_port_in_host,
             steal_forwarded_for: config.steal_forwarded_for,
-            upstream_keepalive: keepalive.enable.then_some(keepalive.idle_expire.0),
+            upstream_keepalive: config.http_forward_upstream_keepalive,
+            realm: config.auth_realm.to_string(),
+            untrusted_limit: config.untrusted_read_speed_limit.filter(|limit| !limit.is_off()),
             path_header: config
                 .egress_path_selection_header
                 .as_ref()
@@ -258,6 +277,16 @@ impl Options {
     }
 }
 
+/// What a server is made of beside its configuration.
+pub(crate) struct Parts {
+    pub(crate) common: Arc<ServerCommon>,
+    pub(crate) way: (Arc<Escapers>, EscaperId),
+    pub(crate) gate: Option<Gate>,
+    pub(crate) tls_server: Option<TlsAcceptor>,
+    /// See [`HttpProxy::generation`].
+    pub(crate) generation: u64,
+}
+
 impl HttpProxy {
     /// Builds the server; files with relative names are looked for in `base`.
     ///
@@ -265,17 +294,22 @@ impl HttpProxy {
     /// [`BuildError`] of `tls_client`.
     pub(crate) fn new(
         config: &HttpProxyConfig,
-        common: Arc<ServerCommon>,
-        (escapers, escaper): (Arc<Escapers>, EscaperId),
-        tls_server: Option<TlsAcceptor>,
-        generation: u64,
+        parts: Parts,
         naming: Naming,
         base: &FsPath,
     ) -> Result<Self, BuildError> {
+        let Parts {
+            common,
+            way: (escapers, escaper),
+            gate,
+            tls_server,
+            generation,
+        } = parts;
         Ok(Self {
             common,
             escapers,
             escaper,
+            gate,
             tls_server,
             tls_client: Connector::build(&config.tls_client, base, SessionCache::ManySites)?,
             generation,
@@ -292,6 +326,8 @@ impl HttpProxy {
 pub(crate) struct Session {
     pub(crate) server: Arc<HttpProxy>,
     pub(crate) worker: Arc<Worker>,
+    /// Who the client is, if the server has users.
+    pub(crate) identity: Identity,
     /// An upstream connection that is authenticated for this client (Negotiate, NTLM).
     private: Option<Box<(Key, Kept)>>,
 }
@@ -306,6 +342,30 @@ impl Session {
     pub(crate) fn take_private(&mut self, key: &Key) -> Option<Kept> {
         let private = self.private.take()?;
         (private.0 == *key && private.1.is_fit()).then_some(private.1)
+    }
+
+    /// Finds out who has sent this request, if the server has users.
+    ///
+    /// # Errors
+    /// [`LoginError`]; the client is nobody then.
+    async fn authenticate(&mut self, head: &RequestHead<'_>, client: &Client) -> Result<(), LoginError> {
+        let Some(gate) = &self.server.gate else { return Ok(()) };
+        let ip = client.peers.client.ip();
+        let proved = self
+            .identity
+            .prove(gate, &self.worker, head.proxy_authorization, ip)
+            .await;
+        if !matches!(proved, Ok(false)) {
+            // What belongs to the former user is nobody else's (H1-15).
+            self.private = None;
+        }
+        if proved?
+            && let Some(options) = self.identity.login().and_then(|login| gate.client_options(&login.user))
+            && let Err(error) = options.apply(client.stream.tcp().into(), client.peers.server.is_ipv6())
+        {
+            debug!("a socket option was refused"; "server" => &*self.server.common.name, "error" => %error);
+        }
+        Ok(())
     }
 
     pub(crate) fn keep_private(&mut self, key: Key, connection: Kept) {
@@ -334,16 +394,18 @@ pub(crate) async fn serve(server: Arc<HttpProxy>, conn: Accepted, worker: Arc<Wo
     let mut session = Session {
         server,
         worker,
+        identity: Identity::default(),
         private: None,
     };
     loop {
-        let Some(plan) = next_plan(&session, &mut client).await else {
+        let Some(plan) = next_plan(&mut session, &mut client).await else {
             return;
         };
         let after = match plan {
             Plan::Connect(request) => Box::pin(connect::connect(&mut session, client, request)).await,
             Plan::Forward(request) => forward::run(&mut session, client, request).await,
             Plan::Refuse(refusal) => Box::pin(reply::refuse(&session.server, client, &refusal)).await,
+            Plan::Unauthorized(failed) => Box::pin(auth::answer(&session, client, &failed)).await,
         };
         match after {
             After::Next(next) => client = next,
@@ -355,8 +417,8 @@ pub(crate) async fn serve(server: Arc<HttpProxy>, conn: Accepted, worker: Arc<Wo
 }
 
 /// Waits for the client's next request; `None` if it is gone, or was silent for too long.
-async fn next_plan(session: &Session, client: &mut Client) -> Option<Plan> {
-    let server = &session.server;
+async fn next_plan(session: &mut Session, client: &mut Client) -> Option<Plan> {
+    let server = Arc::clone(&session.server);
     let mut received = client.waiting_since;
     let mut partial = sluice_http1::Partial::default();
     if client.buf.is_empty() {
@@ -369,11 +431,20 @@ async fn next_plan(session: &Session, client: &mut Client) -> Option<Plan> {
     let mut armed = false;
     loop {
         let bytes = client.buf.filled();
-        if partial.is_worth_parsing(bytes, server.options.request_limits.head_max)
-            && let Some((plan, taken)) = plan::make(server, bytes, received)
-        {
-            client.buf.consume(taken);
-            return Some(plan);
+        if partial.is_worth_parsing(bytes, server.options.request_limits.head_max) {
+            match parse_request(bytes, &server.options.request_limits) {
+                Ok(None) => {}
+                Ok(Some(mut head)) => {
+                    let len = head.len;
+                    let plan = match session.authenticate(&head, client).await {
+                        Ok(()) => plan::make(&server, &mut head, received, session.identity.login()),
+                        Err(error) => Plan::unauthorized(&head, error),
+                    };
+                    client.buf.consume(len);
+                    return Some(plan);
+                }
+                Err(error) => return Some(Plan::refuse_early(error.into())),
+            }
         }
         if !armed {
             client.timer.arm(server.options.request_timeout);
@@ -384,10 +455,7 @@ async fn next_plan(session: &Session, client: &mut Client) -> Option<Plan> {
             Fill::Closed | Fill::Failed(_) => return None,
             Fill::TimedOut => {
                 let error = TaskError::ClientTimeout(server.options.request_timeout);
-                return Some(Plan::Refuse(Refusal {
-                    error,
-                    head_only: false,
-                }));
+                return Some(Plan::refuse_early(error));
             }
         }
     }

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use sluice_acl::IngressRule;
-use sluice_config::value::{AsciiStr, ByteSize, NodeName, Span, SpeedLimitTcp, TagMap, TcpListen, TcpMiscOpts};
+use sluice_config::value::{
+    AsciiStr, ByteSize, NodeName, RateQuota, Span, SpeedLimitTcp, TagMap, TcpListen, TcpMiscOpts,
+};
 use sluice_config::{Entry, Load};
 use sluice_io::pump::PumpOptions;
 
@@ -45,6 +47,12 @@ macro_rules! task_server {
                 alias = "conn_limit"
             )]
             pub(crate) tcp_sock_speed_limit: Option<sluice_config::value::SpeedLimitTcp>,
+            /// New connections in a time; those beyond it are closed at once.
+            #[serde(default, alias = "tcp_conn_rate_limit", alias = "tcp_conn_limit_quota")]
+            pub(crate) connection_rate_limit: Option<sluice_config::value::RateQuota>,
+            /// Requests in a time, whoever makes them.
+            #[serde(default, alias = "request_limit_quota")]
+            pub(crate) request_rate_limit: Option<sluice_config::value::RateQuota>,
             /// Bytes of one copying read; at least 4 KiB.
             #[serde(default = "crate::server::keys::copy_buffer")]
             pub(crate) tcp_copy_buffer_size: sluice_config::value::ByteSize,
@@ -85,6 +93,8 @@ macro_rules! task_server {
                     listen_in_worker: self.listen_in_worker,
                     ingress_network_filter: self.ingress_network_filter.as_ref(),
                     tcp_sock_speed_limit: self.tcp_sock_speed_limit.filter(|limit| !limit.is_off()),
+                    connection_rate_limit: self.connection_rate_limit,
+                    request_rate_limit: self.request_rate_limit,
                     tcp_copy_buffer_size: self.tcp_copy_buffer_size,
                     tcp_copy_yield_size: self.tcp_copy_yield_size,
                     tcp_misc_opts: &self.tcp_misc_opts,
@@ -110,6 +120,8 @@ pub(crate) struct TaskKeys<'a> {
     pub(crate) listen_in_worker: bool,
     pub(crate) ingress_network_filter: Option<&'a IngressRule>,
     pub(crate) tcp_sock_speed_limit: Option<SpeedLimitTcp>,
+    pub(crate) connection_rate_limit: Option<RateQuota>,
+    pub(crate) request_rate_limit: Option<RateQuota>,
     pub(crate) tcp_copy_buffer_size: ByteSize,
     pub(crate) tcp_copy_yield_size: ByteSize,
     pub(crate) tcp_misc_opts: &'a TcpMiscOpts,

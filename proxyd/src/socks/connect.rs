@@ -15,6 +15,7 @@ use crate::record::Stage;
 use crate::server::socks_proxy::SocksProxy;
 use crate::task::{Task, TaskKind};
 use crate::tunnel;
+use crate::user::Refusal;
 use crate::worker::Worker;
 
 /// Opens the tunnel that the client asks for.
@@ -25,6 +26,7 @@ pub(crate) async fn run(server: &Arc<SocksProxy>, mut client: Client, request: R
         client.peers,
         &request.target,
         client.waiting_since,
+        None,
         None,
     );
     let (upstream, bound, limit) = match open(server, &client, &request, &mut task, worker).await {
@@ -60,7 +62,7 @@ async fn open(
 ) -> Result<(Stream, SocketAddr, Option<SpeedLimitTcp>), TaskError> {
     if !server.rules.allow(&request.target) {
         server.common.stats.mine().dest_denied.add(1);
-        return Err(TaskError::DestinationDenied);
+        return Err(Refusal::DestinationDenied.into());
     }
     task.set_stage(Stage::Connecting);
     let connect = Connect {

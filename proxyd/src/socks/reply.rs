@@ -17,7 +17,7 @@ use crate::server::socks_proxy::SocksProxy;
 pub(crate) fn code_of(error: &TaskError) -> ReplyCode {
     match error {
         TaskError::Connect(error) => of_connect(error),
-        TaskError::DestinationDenied => ReplyCode::NotAllowed,
+        TaskError::Refused(_) | TaskError::UserBlocked => ReplyCode::NotAllowed,
         TaskError::Unimplemented(_) => ReplyCode::CommandNotSupported,
         TaskError::BadPathIndex
         | TaskError::ClientRead(_)

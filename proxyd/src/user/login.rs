@@ -4,6 +4,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sluice_config::value::TcpMiscOpts;
+use sluice_sys::socket::TcpOptions;
 use sluice_telemetry::debug;
 use thiserror::Error;
 
@@ -13,7 +15,11 @@ use super::member::User;
 use super::passwords::Passwords;
 use super::permit::Login;
 use super::stats::Forbidden;
+use crate::config::tcp_options;
 use crate::stats::ServerStats;
+
+/// Bytes of the longest name and of the longest password (users.md §5).
+const LONGEST: usize = 255;
 
 /// A server's way to its users. Cheap to clone.
 #[derive(Clone)]
@@ -21,6 +27,8 @@ pub(crate) struct Gate {
     group: Arc<UserGroup>,
     server: Arc<ServerStats>,
     protocol: ClientProtocol,
+    /// The server's options of client sockets.
+    options: Arc<TcpMiscOpts>,
 }
 
 /// Why a client is nobody. What it is told apart from [`Self::Blocked`] does not depend on the reason.
@@ -33,6 +41,8 @@ pub(crate) enum LoginError {
     ClientDenied,
     #[error("the user has expired")]
     Expired,
+    #[error("the credentials cannot be read")]
+    Malformed,
     #[error("no credentials")]
     NoCredentials,
     #[error("no such user")]
@@ -42,11 +52,17 @@ pub(crate) enum LoginError {
 }
 
 impl Gate {
-    pub(crate) fn new(group: &Arc<UserGroup>, server: &Arc<ServerStats>, protocol: ClientProtocol) -> Self {
+    pub(crate) fn new(
+        group: &Arc<UserGroup>,
+        server: &Arc<ServerStats>,
+        protocol: ClientProtocol,
+        options: &TcpMiscOpts,
+    ) -> Self {
         Self {
             group: Arc::clone(group),
             server: Arc::clone(server),
             protocol,
+            options: Arc::new(options.clone()),
         }
     }
 
@@ -84,6 +100,9 @@ impl Gate {
         password: &str,
         client: IpAddr,
     ) -> Result<Login, LoginError> {
+        if name.len() > LONGEST || password.len() > LONGEST {
+            return self.malformed(client);
+        }
         let members = self.group.members();
         let login = match members.find(name) {
             Some(user) => match self.authenticate(passwords, user, password, client).await {
@@ -118,18 +137,33 @@ impl Gate {
         Ok(())
     }
 
-    /// What holds for every kind of user (AU-07).
     fn admit(&self, user: &Arc<User>, name: Option<&str>) -> Result<Login, LoginError> {
         let numbers = user.state.numbers.at_server(&self.server);
-        if user.is_expired() {
-            numbers.forbid(Forbidden::UserExpired);
-            return Err(LoginError::Expired);
-        }
-        if let Some(delay) = user.block() {
-            numbers.forbid(Forbidden::UserBlocked);
-            return Err(LoginError::Blocked { delay });
-        }
+        Login::check(user, &numbers)?;
         Ok(Login::new(user, name, numbers, &self.server, self.protocol))
+    }
+
+    /// Asks again for a request that comes after others with the same credentials, under the same
+    /// [`version`](Self::version).
+    ///
+    /// # Errors
+    /// [`LoginError`]: the user's time is over, or it has been blocked.
+    pub(crate) fn recheck(&self, login: Login, client: IpAddr) -> Result<Login, LoginError> {
+        self.note(login.recheck(), client)
+    }
+
+    /// Refuses credentials that cannot be read.
+    ///
+    /// # Errors
+    /// Always.
+    pub(crate) fn malformed(&self, client: IpAddr) -> Result<Login, LoginError> {
+        self.note(Err(LoginError::Malformed), client)
+    }
+
+    /// Options for the socket of a client that is this user, if the user has any.
+    pub(crate) fn client_options(&self, user: &User) -> Option<TcpOptions> {
+        let own = user.config.tcp_client_misc_opts.as_ref()?;
+        Some(tcp_options(&TcpMiscOpts::clone(&self.options).with(own.clone()), None))
     }
 
     fn note(&self, login: Result<Login, LoginError>, client: IpAddr) -> Result<Login, LoginError> {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use sluice_config::value::{RateQuota, Span, SpeedLimitTcp};
+use sluice_config::value::{Span, SpeedLimitTcp};
 use sluice_telemetry::metrics::Registry;
 use sluice_tls::BuildError;
 
@@ -119,11 +119,8 @@ impl UserConfig {
 
 impl Limits {
     fn new(config: &UserConfig, before: Option<&Self>) -> Self {
-        let keep = |quota: Option<RateQuota>, of: fn(&Self) -> &Option<Arc<RateLimiter>>| {
-            let quota = quota?;
-            let before = before.and_then(|before| of(before).as_ref());
-            let kept = before.filter(|limiter| limiter.quota() == quota).map(Arc::clone);
-            Some(kept.unwrap_or_else(|| Arc::new(RateLimiter::new(quota))))
+        let keep = |quota, of: fn(&Self) -> &Option<Arc<RateLimiter>>| {
+            RateLimiter::keep(quota, before.and_then(|before| of(before).as_ref()))
         };
         Self {
             connections: keep(config.connection_rate_limit, |limits| &limits.connections),

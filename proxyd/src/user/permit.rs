@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use sluice_addr::Upstream;
 use sluice_config::value::ResolveStrategy;
+use sluice_tls::client::Connector;
 use thiserror::Error;
 
 use super::kind::{ClientProtocol, RequestKind};
+use super::login::LoginError;
 use super::member::User;
 use super::sites::Site;
 use super::stats::{AtEscaper, AtServer, Forbidden};
@@ -21,6 +23,7 @@ pub(crate) struct Login {
     numbers: Arc<AtServer>,
     server: Arc<ServerStats>,
     protocol: ClientProtocol,
+    is_new: bool,
     /// Whether a request has been made.
     is_used: bool,
     /// The sites that requests of this connection were for, those with numbers.
@@ -69,9 +72,44 @@ impl Login {
             numbers,
             server: Arc::clone(server),
             protocol,
+            is_new: true,
             is_used: false,
             sites: Vec::new(),
         }
+    }
+
+    /// The same for a connection on which `before` was logged in: if it is the same user, nothing begins anew.
+    pub(crate) fn after(mut self, before: Option<Self>) -> Self {
+        if let Some(mut before) = before.filter(|before| Arc::ptr_eq(&before.numbers, &self.numbers)) {
+            self.is_used = std::mem::take(&mut before.is_used);
+            self.sites = std::mem::take(&mut before.sites);
+            self.is_new = !Arc::ptr_eq(&before.user, &self.user);
+        }
+        self
+    }
+
+    /// Whether nobody else was logged in before, or another user.
+    pub(crate) fn is_new(&self) -> bool {
+        self.is_new
+    }
+
+    /// What holds for every kind of user at every request (AU-07).
+    pub(super) fn check(user: &User, numbers: &AtServer) -> Result<(), LoginError> {
+        if user.is_expired() {
+            numbers.forbid(Forbidden::UserExpired);
+            return Err(LoginError::Expired);
+        }
+        if let Some(delay) = user.block() {
+            numbers.forbid(Forbidden::UserBlocked);
+            return Err(LoginError::Blocked { delay });
+        }
+        Ok(())
+    }
+
+    /// The same for one that goes on.
+    pub(super) fn recheck(mut self) -> Result<Self, LoginError> {
+        self.is_new = false;
+        Self::check(&self.user, &self.numbers).map(|()| self)
     }
 
     /// Asks whether a request may go on; `allowed` asks the server's own rules about the target.
@@ -209,6 +247,11 @@ impl Permit {
         let of_site = self.site.as_ref().and_then(|site| site.response_timeout);
         let of_user = || self.user.config.http_rsp_header_recv_timeout.map(|span| span.0);
         of_site.or_else(of_user).unwrap_or(of_server)
+    }
+
+    /// TLS to origins with settings of the site, and the number of these settings.
+    pub(crate) fn tls_client(&self) -> Option<&(Connector, u64)> {
+        self.site.as_ref()?.tls_client.as_ref()
     }
 
     /// Which addresses of a name are used: the site's wish, else the user's.

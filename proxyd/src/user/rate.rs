@@ -1,6 +1,6 @@
 //! How often something may happen.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use sluice_config::value::RateQuota;
@@ -20,8 +20,11 @@ impl RateLimiter {
         }
     }
 
-    pub(crate) fn quota(&self) -> RateQuota {
-        self.quota
+    /// The limiter for a quota: `before` if it has the same one, so that a burst is not filled up by a reload.
+    pub(crate) fn keep(quota: Option<RateQuota>, before: Option<&Arc<Self>>) -> Option<Arc<Self>> {
+        let quota = quota?;
+        let kept = before.filter(|limiter| limiter.quota == quota).map(Arc::clone);
+        Some(kept.unwrap_or_else(|| Arc::new(Self::new(quota))))
     }
 
     /// Takes one; false if there is none.

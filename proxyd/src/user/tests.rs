@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use sluice_addr::Upstream;
+use sluice_config::value::TcpMiscOpts;
 use sluice_lifecycle::Tasks;
 use sluice_telemetry::metrics::Registry;
 use tokio::sync::Semaphore;
@@ -62,7 +63,7 @@ impl Fixture {
     }
 
     fn gate(&self) -> Gate {
-        Gate::new(&self.group, &self.server, ClientProtocol::Http)
+        Gate::new(&self.group, &self.server, ClientProtocol::Http, &TcpMiscOpts::default())
     }
 
     async fn login(&self, name: &str, password: &str) -> Result<Login, LoginError> {

@@ -32,10 +32,9 @@ enum SourceForm {
     Str(UrlStr),
 }
 
-#[derive(Deserialize, JsonSchema)]
+#[derive(PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct SourceMap {
-    #[expect(dead_code, reason = "there is one type only")]
     r#type: SourceType,
     /// The file.
     path: Option<FilePath>,
@@ -54,7 +53,7 @@ struct SourceMap {
 }
 
 /// The only type that there is.
-#[derive(Deserialize, JsonSchema)]
+#[derive(PartialEq, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
 enum SourceType {
     #[schemars(rename = "file")]
