@@ -284,7 +284,12 @@ impl ServerConfig {
     pub(crate) fn user_group(&self) -> Option<&NodeName> {
         match self {
             Self::HttpProxy(http) => http.user_group.as_ref(),
-            _ => None,
+            Self::SocksProxy(socks) => socks.user_group.as_ref(),
+            Self::DummyClose(_)
+            | Self::IntelliProxy(_)
+            | Self::NativeTlsPort(_)
+            | Self::PlainTcpPort(_)
+            | Self::PlainTlsPort(_) => None,
         }
     }
 

@@ -238,7 +238,9 @@ impl Builder<'_> {
             ServerConfig::SocksProxy(config) => {
                 let common = self.common(entry, "SocksProxy", &config.keys());
                 let way = site.way(config.escaper.as_str())?;
-                Server::SocksProxy(Arc::new(SocksProxy::new(config, common, way)))
+                let (group, options) = (config.user_group.as_ref(), &config.tcp_misc_opts);
+                let gate = site.gate(group, &common, ClientProtocol::Socks, options)?;
+                Server::SocksProxy(Arc::new(SocksProxy::new(config, common, way, gate)))
             }
         })
     }

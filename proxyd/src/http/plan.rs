@@ -17,7 +17,7 @@ use crate::http::auth::Unauthorized;
 use crate::http::forward::binds_connection;
 use crate::record::ForwardNotes;
 use crate::server::http_proxy::HttpProxy;
-use crate::user::{self, Login, LoginError, Permit, RequestKind};
+use crate::user::{Login, LoginError, Permit, RequestKind};
 
 /// What is to be done for a request.
 pub(crate) enum Plan {
@@ -339,31 +339,17 @@ impl Planner<'_> {
         head: &RequestHead<'_>,
     ) -> Result<Option<Permit>, TaskError> {
         let server = self.server;
-        if !server.common.takes_request() {
-            return Err(user::Refusal::RateLimited.into());
-        }
-        let allowed = || {
-            let allowed = server.rules.allow(upstream);
-            if !allowed {
-                server.common.stats.mine().dest_denied.add(1);
-            }
-            allowed
-        };
-        let Some(login) = &mut self.login else {
-            return if allowed() {
-                Ok(None)
-            } else {
-                Err(user::Refusal::DestinationDenied.into())
-            };
-        };
-        let permit = login.request(kind, upstream, allowed)?;
+        let permit = server
+            .rules
+            .admit(&server.common, self.login.as_deref_mut(), kind, upstream)?;
+        let Some(login) = &self.login else { return Ok(permit) };
         if kind != RequestKind::HttpConnect {
             let agents = head
                 .fields()
                 .filter(|field| field.name.eq_ignore_ascii_case("user-agent"));
             login.check_user_agents(agents.map(|field| field.value))?;
         }
-        Ok(Some(permit))
+        Ok(permit)
     }
 
     /// The number id of the egress path selection header, which stays here.

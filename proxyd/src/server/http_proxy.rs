@@ -360,10 +360,9 @@ impl Session {
             self.private = None;
         }
         if proved?
-            && let Some(options) = self.identity.login().and_then(|login| gate.client_options(&login.user))
-            && let Err(error) = options.apply(client.stream.tcp().into(), client.peers.server.is_ipv6())
+            && let Some(login) = self.identity.login()
         {
-            debug!("a socket option was refused"; "server" => &*self.server.common.name, "error" => %error);
+            gate.set_client_options(login, &client.stream, client.peers.server.is_ipv6());
         }
         Ok(())
     }

@@ -1,7 +1,10 @@
-//! Which targets a server lets its clients ask for.
+//! What a server lets its clients ask for.
 
 use sluice_acl::{DstHostSet, PortRule};
 use sluice_addr::Upstream;
+
+use super::ServerCommon;
+use crate::user::{Login, Permit, Refusal, RequestKind};
 
 /// The rules about hosts and ports; a target must pass both.
 #[derive(Debug, Clone, Default)]
@@ -12,7 +15,7 @@ pub(crate) struct Rules {
 
 impl Rules {
     /// Whether `target` may be asked for. An unspecified address leads nowhere (or to this host) and never is.
-    pub(crate) fn allow(&self, target: &Upstream) -> bool {
+    fn allow(&self, target: &Upstream) -> bool {
         let host = self
             .hosts
             .as_ref()
@@ -22,5 +25,33 @@ impl Rules {
             .as_ref()
             .is_none_or(|rule| !rule.check(target.port).forbids());
         host && port && !target.is_empty()
+    }
+
+    /// Asks whether a request may go on: rates first, then the rules of its user, then ours (users.md §10.5).
+    ///
+    /// # Errors
+    /// [`Refusal`], for the first thing that is against it.
+    pub(crate) fn admit(
+        &self,
+        server: &ServerCommon,
+        login: Option<&mut Login>,
+        kind: RequestKind,
+        target: &Upstream,
+    ) -> Result<Option<Permit>, Refusal> {
+        if !server.takes_request() {
+            return Err(Refusal::RateLimited);
+        }
+        let allowed = || {
+            let allowed = self.allow(target);
+            if !allowed {
+                server.stats.mine().dest_denied.add(1);
+            }
+            allowed
+        };
+        match login {
+            Some(login) => login.request(kind, target, allowed).map(Some),
+            None if allowed() => Ok(None),
+            None => Err(Refusal::DestinationDenied),
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use sluice_acl::{DstHostSet, PortRule};
 use sluice_config::NotYet;
-use sluice_config::value::Span;
+use sluice_config::value::{NodeName, Span};
 use sluice_io::buffer::ReadBuffer;
 
 use super::keys::task_server;
@@ -15,6 +15,7 @@ use crate::client::Client;
 use crate::escaper::{EscaperId, Escapers};
 use crate::socks::negotiation::{self, Command};
 use crate::socks::{connect, reply};
+use crate::user::Gate;
 use crate::worker::Worker;
 
 task_server! {
@@ -22,7 +23,7 @@ task_server! {
     pub(crate) struct SocksProxyConfig {
         /// Who may use the proxy.
         #[serde(default)]
-        pub(crate) user_group: Option<NotYet>,
+        pub(crate) user_group: Option<NodeName>,
         /// Which hosts may be asked for.
         #[serde(default)]
         pub(crate) dst_host_filter_set: Option<DstHostSet>,
@@ -84,6 +85,8 @@ pub(crate) struct SocksProxy {
     pub(crate) escapers: Arc<Escapers>,
     pub(crate) escaper: EscaperId,
     pub(crate) rules: Rules,
+    /// Who may use it; everybody without one.
+    pub(crate) gate: Option<Gate>,
     pub(crate) negotiation_timeout: Duration,
 }
 
@@ -92,6 +95,7 @@ impl SocksProxy {
         config: &SocksProxyConfig,
         common: Arc<ServerCommon>,
         (escapers, escaper): (Arc<Escapers>, EscaperId),
+        gate: Option<Gate>,
     ) -> Self {
         Self {
             common,
@@ -101,6 +105,7 @@ impl SocksProxy {
                 hosts: config.dst_host_filter_set.clone(),
                 ports: config.dst_port_filter.clone(),
             },
+            gate,
             negotiation_timeout: config.negotiation_timeout.0,
         }
     }
@@ -117,9 +122,9 @@ pub(crate) async fn serve(server: Arc<SocksProxy>, conn: Accepted, worker: Arc<W
         waiting_since: conn.accepted,
     };
     let deadline = Instant::now() + server.negotiation_timeout;
-    let Some(request) = negotiation::run(&server, &mut client, deadline).await else {
-        return;
-    };
+    // Passwords may take a while: a large future, for a short time.
+    let negotiated = Box::pin(negotiation::run(&server, &mut client, deadline, &worker)).await;
+    let Some(request) = negotiated else { return };
     match request.command {
         Command::Connect => connect::run(&server, client, request, &worker).await,
         Command::Bind | Command::UdpAssociate => reply::refuse_command(&server, client, request.version).await,

@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
+use sluice_addr::Upstream;
 use sluice_config::value::SpeedLimitTcp;
 use sluice_io::Stream;
 
@@ -15,29 +16,45 @@ use crate::record::Stage;
 use crate::server::socks_proxy::SocksProxy;
 use crate::task::{Task, TaskKind};
 use crate::tunnel;
-use crate::user::Refusal;
+use crate::user::RequestKind;
 use crate::worker::Worker;
 
 /// Opens the tunnel that the client asks for.
 pub(crate) async fn run(server: &Arc<SocksProxy>, mut client: Client, request: Request, worker: &Arc<Worker>) {
+    let Request {
+        version,
+        target,
+        mut login,
+        ..
+    } = request;
+    if let (Some(gate), Some(login)) = (&server.gate, &login) {
+        gate.set_client_options(login, &client.stream, client.peers.server.is_ipv6());
+    }
+    let kind = RequestKind::SocksTcpConnect;
+    let admitted = server.rules.admit(&server.common, login.as_mut(), kind, &target);
+    let (permit, refusal) = match admitted {
+        Ok(permit) => (permit, None),
+        Err(refusal) => (None, Some(refusal)),
+    };
     let mut task = Task::begin(
         &server.common,
         TaskKind::TcpConnect,
         client.peers,
-        &request.target,
+        &target,
         client.waiting_since,
-        None,
+        permit,
         None,
     );
-    let (upstream, bound, limit) = match open(server, &client, &request, &mut task, worker).await {
+    let opened = match refusal {
+        None => open(server, &client, &target, &mut task, worker).await,
+        Some(refusal) => Err(refusal.into()),
+    };
+    let (upstream, bound, limit) = match opened {
         Ok(opened) => opened,
         Err(error) => {
             task.failed(&error);
             let code = reply::code_of(&error);
-            if reply::put(server, &mut client, request.version, code, None)
-                .await
-                .is_ok()
-            {
+            if reply::put(server, &mut client, version, code, None).await.is_ok() {
                 drop(task);
                 client.close().await;
             }
@@ -46,7 +63,7 @@ pub(crate) async fn run(server: &Arc<SocksProxy>, mut client: Client, request: R
     };
     task.set_stage(Stage::Replying);
     let code = sluice_socks::v5::ReplyCode::Succeeded;
-    match reply::put(server, &mut client, request.version, code, Some(bound)).await {
+    match reply::put(server, &mut client, version, code, Some(bound)).await {
         Ok(()) => tunnel::spawn(worker, client, (upstream, Vec::new(), limit), task),
         Err(error) => task.failed(&TaskError::ClientWrite(error)),
     }
@@ -56,22 +73,18 @@ pub(crate) async fn run(server: &Arc<SocksProxy>, mut client: Client, request: R
 async fn open(
     server: &SocksProxy,
     client: &Client,
-    request: &Request,
+    target: &Upstream,
     task: &mut Task,
     worker: &Arc<Worker>,
 ) -> Result<(Stream, SocketAddr, Option<SpeedLimitTcp>), TaskError> {
-    if !server.rules.allow(&request.target) {
-        server.common.stats.mine().dest_denied.add(1);
-        return Err(Refusal::DestinationDenied.into());
-    }
     task.set_stage(Stage::Connecting);
     let connect = Connect {
-        upstream: &request.target,
+        upstream: target,
         task_id: task.id,
         client: client.peers.client,
         server: client.peers.server,
         path_index: None,
-        permit: None,
+        permit: task.traffic.permit.as_deref(),
         worker,
     };
     let connected = match server.escapers.connect(server.escaper, &connect).await {

@@ -2,6 +2,8 @@
 
 use std::convert::Infallible;
 use std::fmt::Display;
+use std::future::poll_fn;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use sluice_addr::Upstream;
@@ -12,13 +14,16 @@ use sluice_telemetry::debug;
 use super::reply;
 use crate::client::{Client, Fill};
 use crate::server::socks_proxy::SocksProxy;
+use crate::user::{Gate, Login, LoginError};
+use crate::worker::Worker;
 
 /// What a client asks for.
-#[derive(Debug)]
 pub(crate) struct Request {
     pub(crate) version: Version,
     pub(crate) command: Command,
     pub(crate) target: Upstream,
+    /// The user, where the server has users.
+    pub(crate) login: Option<Login>,
 }
 
 /// What is to be done with the target.
@@ -31,12 +36,18 @@ pub(crate) enum Command {
 
 /// Brings a client to its request by `deadline`. `None`: there is none, and the connection may close without a word; what
 /// there was to say has been said.
-pub(crate) async fn run(server: &SocksProxy, client: &mut Client, deadline: Instant) -> Option<Request> {
+pub(crate) async fn run(
+    server: &SocksProxy,
+    client: &mut Client,
+    deadline: Instant,
+    worker: &Worker,
+) -> Option<Request> {
     client.timer.arm(deadline.saturating_duration_since(Instant::now()));
     let mut talk = Negotiation {
         server,
         client,
         deadline,
+        worker,
     };
     // The version belongs to the message that begins with it.
     let first = talk
@@ -54,6 +65,26 @@ struct Negotiation<'a> {
     server: &'a SocksProxy,
     client: &'a mut Client,
     deadline: Instant,
+    worker: &'a Worker,
+}
+
+/// How a SOCKS5 client makes itself known.
+enum Introduction {
+    /// Not at all, and it need not.
+    None,
+    /// By a name.
+    Credentials,
+    /// As nobody in particular, which the group allows.
+    Anonymous,
+}
+
+impl Introduction {
+    fn method(&self) -> Method {
+        match self {
+            Self::None | Self::Anonymous => Method::NoAuth,
+            Self::Credentials => Method::UserPassword,
+        }
+    }
 }
 
 impl Negotiation<'_> {
@@ -71,6 +102,14 @@ impl Negotiation<'_> {
                 return self.fail(&error);
             }
         };
+        let login = match &self.server.gate {
+            None => None,
+            // A user id is no credential.
+            Some(gate) => match gate.anonymous(self.client_ip()) {
+                Ok(login) => Some(login),
+                Err(error) => return self.fail(&error),
+            },
+        };
         Some(Request {
             version: Version::V4,
             command: match command {
@@ -78,28 +117,58 @@ impl Negotiation<'_> {
                 v4::Command::Connect => Command::Connect,
             },
             target,
+            login,
         })
     }
 
     async fn v5(&mut self) -> Option<Request> {
-        let no_auth = self
+        let offered = self
             .take(|buf| {
                 let parsed = v5::parse_greeting(buf)?;
-                Ok::<_, v5::GreetingError>(parsed.map(|(greeting, len)| (greeting.offers(Method::NoAuth), len)))
+                let offers = |(greeting, len): (v5::Greeting<'_>, usize)| {
+                    let offers = [Method::NoAuth, Method::UserPassword].map(|method| greeting.offers(method));
+                    (offers, len)
+                };
+                Ok::<_, v5::GreetingError>(parsed.map(offers))
             })
             .await;
-        let no_auth = match no_auth {
-            Ok(no_auth) => no_auth?,
+        let [no_auth, password] = match offered {
+            Ok(offered) => offered?,
             Err(error) => return self.fail(&error),
         };
-        let method = no_auth.then_some(Method::NoAuth);
+        let introduction = match &self.server.gate {
+            None => no_auth.then_some(Introduction::None),
+            Some(_) if password => Some(Introduction::Credentials),
+            Some(gate) if no_auth && gate.admits_anonymous(self.client_ip()) => Some(Introduction::Anonymous),
+            Some(_) => None,
+        };
+        let method = introduction.as_ref().map(Introduction::method);
         self.send(|out| v5::put_choice(method, out)).await?;
-        if method.is_none() {
-            return self.fail(&"no method of authentication that the server takes");
-        }
+        let login = match (introduction, &self.server.gate) {
+            (Some(Introduction::None), _) | (Some(_), None) => None,
+            (Some(Introduction::Anonymous), Some(gate)) => Some(gate.anonymous(self.client_ip())),
+            (Some(Introduction::Credentials), Some(gate)) => Some(self.credentials(gate).await?),
+            (None, gate) => {
+                if let Some(gate) = gate {
+                    gate.refuse_stranger(self.client_ip());
+                }
+                return self.fail(&"no method of authentication that the server takes");
+            }
+        };
         match self.take(v5::parse_request).await {
             Ok(request) => {
                 let request = request?;
+                let login = match login {
+                    None => None,
+                    Some(Ok(login)) => Some(login),
+                    Some(Err(error)) => {
+                        if let LoginError::Blocked { delay } = error {
+                            self.hold(delay).await;
+                        }
+                        self.refuse(ReplyCode::NotAllowed).await;
+                        return self.fail(&error);
+                    }
+                };
                 Some(Request {
                     version: Version::V5,
                     command: match request.command {
@@ -108,6 +177,7 @@ impl Negotiation<'_> {
                         v5::Command::UdpAssociate => Command::UdpAssociate,
                     },
                     target: request.target,
+                    login,
                 })
             }
             Err(error) => {
@@ -117,6 +187,50 @@ impl Negotiation<'_> {
                 self.fail(&error)
             }
         }
+    }
+
+    /// Takes name and password, and answers them. `None`: the client is nobody, and has been told so. A user who is
+    /// blocked hears that as the answer to its request.
+    async fn credentials(&mut self, gate: &Gate) -> Option<Result<Login, LoginError>> {
+        let given = self
+            .take(|buf| {
+                let parsed = v5::parse_credentials(buf)?;
+                let own = |(given, len): (v5::Credentials<'_>, usize)| {
+                    let given = (given.user.to_owned(), given.password.to_owned());
+                    (given, len)
+                };
+                Ok::<_, v5::CredentialsError>(parsed.map(own))
+            })
+            .await;
+        let client = self.client_ip();
+        let login = match given {
+            Ok(given) => {
+                let (user, password) = given?;
+                gate.login(&self.worker.passwords, &user, &password, client).await
+            }
+            Err(_) => gate.malformed(client),
+        };
+        let is_known = matches!(login, Ok(_) | Err(LoginError::Blocked { .. }));
+        self.send(|out| v5::put_status(is_known, out)).await?;
+        match login {
+            Err(error) if !is_known => self.fail(&error),
+            login => Some(login),
+        }
+    }
+
+    /// Lets the client of a blocked user wait.
+    async fn hold(&mut self, delay: Duration) {
+        self.client.timer.arm(delay);
+        tokio::select! {
+            () = poll_fn(|cx| self.client.timer.poll_fired(cx)) => {}
+            () = self.worker.tasks.stopping() => {}
+        }
+        // The answer still has its time.
+        self.deadline = self.deadline.max(Instant::now() + Duration::from_secs(1));
+    }
+
+    fn client_ip(&self) -> IpAddr {
+        self.client.peers.client.ip()
     }
 
     /// Waits until `parse` makes a message of what the client has sent, and takes it. `None`: the client is gone, or too

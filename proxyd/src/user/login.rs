@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sluice_config::value::TcpMiscOpts;
-use sluice_sys::socket::TcpOptions;
+use sluice_io::Stream;
 use sluice_telemetry::debug;
 use thiserror::Error;
 
@@ -160,10 +160,21 @@ impl Gate {
         self.note(Err(LoginError::Malformed), client)
     }
 
-    /// Options for the socket of a client that is this user, if the user has any.
-    pub(crate) fn client_options(&self, user: &User) -> Option<TcpOptions> {
-        let own = user.config.tcp_client_misc_opts.as_ref()?;
-        Some(tcp_options(&TcpMiscOpts::clone(&self.options).with(own.clone()), None))
+    /// Counts a client that cannot even say who it is.
+    pub(crate) fn refuse_stranger(&self, client: IpAddr) {
+        // That nobody came in is all there is to know.
+        let _ = self.note(Err(LoginError::NoCredentials), client);
+    }
+
+    /// Sets the options that a user wants on the socket of its client.
+    pub(crate) fn set_client_options(&self, login: &Login, stream: &Stream, is_v6: bool) {
+        let Some(own) = &login.user.config.tcp_client_misc_opts else {
+            return;
+        };
+        let options = tcp_options(&self.options.clone().with(own.clone()), None);
+        if let Err(error) = options.apply(stream.tcp().into(), is_v6) {
+            debug!("a socket option was refused"; "server" => &*self.server.name, "error" => %error);
+        }
     }
 
     fn note(&self, login: Result<Login, LoginError>, client: IpAddr) -> Result<Login, LoginError> {
