@@ -100,8 +100,8 @@ pub(crate) struct ServerCommon {
     pub(crate) task_log: EventLogger,
     pub(crate) options: TaskOptions,
     pub(crate) ingress: Option<IngressRule>,
-    connection_rate: Option<Arc<RateLimiter>>,
-    request_rate: Option<Arc<RateLimiter>>,
+    connection_rate: Option<RateLimiter>,
+    request_rate: Option<RateLimiter>,
     /// Options for connections that another server has accepted; those of our own listener have them already.
     pub(crate) tcp_options: Option<TcpOptions>,
     /// Set when this object has been replaced: kept connections end with their next response.
@@ -176,8 +176,8 @@ impl ServerCommon {
             task_log,
             options: keys.task_options(),
             ingress: keys.ingress_network_filter.cloned(),
-            connection_rate: RateLimiter::keep(keys.connection_rate_limit, connection_rate),
-            request_rate: RateLimiter::keep(keys.request_rate_limit, request_rate),
+            connection_rate: RateLimiter::new(keys.connection_rate_limit, connection_rate),
+            request_rate: RateLimiter::new(keys.request_rate_limit, request_rate),
             tcp_options: own_options.then(|| tcp_options(keys.tcp_misc_opts, None)),
             retired: AtomicBool::default(),
             quit: AtomicBool::default(),
@@ -217,12 +217,12 @@ impl ServerCommon {
     /// Whether one more connection, from `ip`, is let in.
     pub(crate) fn admits(&self, ip: IpAddr) -> bool {
         self.ingress.as_ref().is_none_or(|rule| !rule.check(ip).forbids())
-            && self.connection_rate.as_ref().is_none_or(|limiter| limiter.take())
+            && self.connection_rate.as_ref().is_none_or(RateLimiter::take)
     }
 
     /// Whether one more request is taken.
     pub(crate) fn takes_request(&self) -> bool {
-        self.request_rate.as_ref().is_none_or(|limiter| limiter.take())
+        self.request_rate.as_ref().is_none_or(RateLimiter::take)
     }
 
     /// Notes that another object has taken this one's place.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use sluice_addr::Upstream;
 use sluice_config::value::SpeedLimitTcp;
 use sluice_io::pump::PumpOptions;
+use sluice_io::throttle::SharedLimit;
 use sluice_telemetry::value::{Timestamp, Uuid};
 
 use crate::connect::{ConnectError, Path};
@@ -114,6 +115,27 @@ impl Task {
     pub(crate) fn pumps(&self, upstream: Option<SpeedLimitTcp>) -> (PumpOptions, PumpOptions) {
         let user = self.permit().and_then(|permit| permit.user.speed_limit());
         self.server.options.pumps([user, upstream])
+    }
+
+    /// The limits that it shares with the user's other tasks: of bytes from the client, and of bytes to it.
+    pub(crate) fn shared_limits(&self) -> (Option<Arc<SharedLimit>>, Option<Arc<SharedLimit>>) {
+        let limits = self.permit().map(Permit::shared_limits);
+        let (up, down) = limits.unwrap_or_default();
+        (up.map(Arc::clone), down.map(Arc::clone))
+    }
+
+    /// Waits until the user's other tasks leave room for bytes from the client that are sent on at once.
+    pub(crate) async fn pass_up(&self, bytes: usize) {
+        if let (Some(limit), _) = self.shared_limits() {
+            Box::pin(limit.pass(bytes as u64)).await;
+        }
+    }
+
+    /// The same for bytes to the client.
+    pub(crate) async fn pass_down(&self, bytes: usize) {
+        if let (_, Some(limit)) = self.shared_limits() {
+            Box::pin(limit.pass(bytes as u64)).await;
+        }
     }
 
     /// How long the task may go on without a byte.

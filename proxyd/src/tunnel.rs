@@ -33,13 +33,19 @@ pub(crate) fn spawn(
         interval: task.server().options.check_interval(),
     };
     let pumps = task.pumps(limit);
-    let relay = Relay::new(
+    let (up, down) = task.shared_limits();
+    let mut relay = Relay::new(
         (client.stream, from_client),
         (upstream, from_upstream),
         pumps,
         idle,
         Tunnel::new(task),
     );
+    for (side, limit) in [(Side::Client, up), (Side::Upstream, down)] {
+        if let Some(limit) = limit {
+            relay.share(side, limit);
+        }
+    }
     worker.spawn(relay);
 }
 

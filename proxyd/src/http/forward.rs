@@ -324,6 +324,7 @@ impl Exchange<'_> {
         let taken = (self.request.head.len() - head_len) as u64;
         self.task.traffic.read_client(self.request.received + taken);
         let stall = self.task.stall_limit();
+        self.task.pass_up(self.request.head.len()).await;
         let sent = write_all(&mut upstream.stream, &self.request.head, &mut client.timer, stall).await;
         let mut broken = false;
         match sent {
@@ -343,7 +344,13 @@ impl Exchange<'_> {
         let complete = body.is_complete();
         self.task.note_request_sent(complete);
         let mut upload = Upload {
-            pump: (!complete).then(|| Pump::new(body, self.task.pumps(upstream.limit).0)),
+            pump: (!complete).then(|| {
+                let mut pump = Pump::new(body, self.task.pumps(upstream.limit).0);
+                if let (Some(limit), _) = self.task.shared_limits() {
+                    pump.share(limit);
+                }
+                pump
+            }),
             held,
             broken,
             deadline: None,
@@ -570,6 +577,7 @@ impl Exchange<'_> {
             .map_err(|error| Failure::early(TaskError::InvalidResponseBody(error)))?;
         out.extend_from_slice(&rest[..n]);
         let excess = n < rest.len();
+        self.task.pass_down(out.len()).await;
         let sent = client.send(&out, self.task.stall_limit()).await;
         self.task.traffic.wrote_client(out.len() as u64);
         buffer::recycle(out);
@@ -595,6 +603,9 @@ impl Exchange<'_> {
         keep: &Keep,
     ) -> Result<Outcome, Failure> {
         let mut pump = Pump::new(body, self.task.pumps(upstream.limit).1);
+        if let (_, Some(limit)) = self.task.shared_limits() {
+            pump.share(limit);
+        }
         let mut stall = Stall::new(self.task);
         stall.arm(&mut client.timer);
         let ended = poll_fn(|cx| {
@@ -653,6 +664,7 @@ impl Exchange<'_> {
             }
             let n = upstream.buf.filled().len();
             upstream.buf.consume(n);
+            self.task.pass_down(out.len()).await;
             client
                 .send(&out, stall)
                 .await

@@ -14,7 +14,7 @@ use sluice_tls::BuildError;
 use super::config::{SiteConfig, UserConfig};
 use super::kind::UserType;
 use super::next_id;
-use super::rate::RateLimiter;
+use super::rate::{RateLimiter, SpeedLimiter};
 use super::sites::Sites;
 use super::stats::{Identity, Numbers};
 
@@ -29,12 +29,14 @@ pub(crate) struct User {
     expire: Option<SystemTime>,
 }
 
-/// What a user's requests share, and keep over a reload if their quotas stay.
-#[derive(Debug, Default)]
+/// What a user's requests share, and keep over a reload if it is configured as before.
+#[derive(Debug)]
 pub(crate) struct Limits {
-    pub(crate) connections: Option<Arc<RateLimiter>>,
-    pub(crate) requests: Option<Arc<RateLimiter>>,
-    pub(crate) logs: Option<Arc<RateLimiter>>,
+    pub(crate) connections: Option<RateLimiter>,
+    pub(crate) requests: Option<RateLimiter>,
+    pub(crate) logs: Option<RateLimiter>,
+    pub(crate) upload: Option<SpeedLimiter>,
+    pub(crate) download: Option<SpeedLimiter>,
 }
 
 /// What stays with a name whatever its configuration is.
@@ -119,13 +121,18 @@ impl UserConfig {
 
 impl Limits {
     fn new(config: &UserConfig, before: Option<&Self>) -> Self {
-        let keep = |quota, of: fn(&Self) -> &Option<Arc<RateLimiter>>| {
-            RateLimiter::keep(quota, before.and_then(|before| of(before).as_ref()))
+        let rate = |quota, of: fn(&Self) -> &Option<RateLimiter>| {
+            RateLimiter::new(quota, before.and_then(|before| of(before).as_ref()))
+        };
+        let speed = |limit, of: fn(&Self) -> &Option<SpeedLimiter>| {
+            SpeedLimiter::new(limit, before.and_then(|before| of(before).as_ref()))
         };
         Self {
-            connections: keep(config.connection_rate_limit, |limits| &limits.connections),
-            requests: keep(config.request_rate_limit, |limits| &limits.requests),
-            logs: keep(config.log_rate_limit, |limits| &limits.logs),
+            connections: rate(config.connection_rate_limit, |limits| &limits.connections),
+            requests: rate(config.request_rate_limit, |limits| &limits.requests),
+            logs: rate(config.log_rate_limit, |limits| &limits.logs),
+            upload: speed(config.tcp_all_upload_speed_limit, |limits| &limits.upload),
+            download: speed(config.tcp_all_download_speed_limit, |limits| &limits.download),
         }
     }
 }

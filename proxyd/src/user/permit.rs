@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use sluice_addr::Upstream;
 use sluice_config::value::ResolveStrategy;
+use sluice_io::throttle::SharedLimit;
 use sluice_tls::client::Connector;
 use thiserror::Error;
 
 use super::kind::{ClientProtocol, RequestKind};
 use super::login::LoginError;
 use super::member::User;
+use super::rate::{RateLimiter, SpeedLimiter};
 use super::sites::Site;
 use super::stats::{AtEscaper, AtServer, Forbidden};
 use crate::stats::{EscaperStats, ServerStats};
@@ -133,7 +135,7 @@ impl Login {
             numbers.kind(kind).started.add(1);
         }
         let limits = &self.user.limits;
-        let may = |limiter: &Option<Arc<_>>| limiter.as_deref().is_none_or(super::rate::RateLimiter::take);
+        let may = |limiter: &Option<RateLimiter>| limiter.as_ref().is_none_or(RateLimiter::take);
         if (is_first && !may(&limits.connections)) || !may(&limits.requests) {
             return Err(self.refuse(Forbidden::RateLimited, Refusal::RateLimited));
         }
@@ -235,7 +237,7 @@ impl Permit {
 
     /// Whether one more log record may be written.
     pub(crate) fn may_log(&self) -> bool {
-        let may = self.user.limits.logs.as_ref().is_none_or(|limiter| limiter.take());
+        let may = self.user.limits.logs.as_ref().is_none_or(RateLimiter::take);
         if !may {
             self.numbers.forbid(Forbidden::LogSkipped);
         }
@@ -247,6 +249,13 @@ impl Permit {
         let of_site = self.site.as_ref().and_then(|site| site.response_timeout);
         let of_user = || self.user.config.http_rsp_header_recv_timeout.map(|span| span.0);
         of_site.or_else(of_user).unwrap_or(of_server)
+    }
+
+    /// The limits of all that the user sends, and of all that it is sent.
+    pub(crate) fn shared_limits(&self) -> (Option<&Arc<SharedLimit>>, Option<&Arc<SharedLimit>>) {
+        let limits = &self.user.limits;
+        let (up, down) = (limits.upload.as_ref(), limits.download.as_ref());
+        (up.map(SpeedLimiter::limit), down.map(SpeedLimiter::limit))
     }
 
     /// TLS to origins with settings of the site, and the number of these settings.

@@ -1,42 +1,60 @@
-//! How often something may happen.
+//! Limits that go on over a reload, so that a burst is not filled up by it.
 
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
-use sluice_config::value::RateQuota;
+use sluice_config::value::{GlobalStreamLimit, RateQuota};
+use sluice_io::throttle::{Quota, Refill, SharedLimit};
+use tokio::time::Instant;
 
-/// A limiter by the generic cell rate algorithm.
+/// A limit, and what it was made from.
 #[derive(Debug)]
-pub(crate) struct RateLimiter {
-    quota: RateQuota,
-    due: Mutex<Option<Instant>>,
+pub(crate) struct Lasting<C, L> {
+    config: C,
+    limit: Arc<L>,
+}
+
+/// How often something may happen.
+pub(crate) type RateLimiter = Lasting<RateQuota, Quota>;
+/// How fast many connections may be together.
+pub(crate) type SpeedLimiter = Lasting<GlobalStreamLimit, SharedLimit>;
+
+impl<C: PartialEq, L> Lasting<C, L> {
+    /// The limit for `config`: `before` if that is made from the same.
+    fn keep(config: Option<C>, before: Option<&Self>, make: impl FnOnce(&C) -> Arc<L>) -> Option<Self> {
+        let config = config?;
+        let limit = match before.filter(|before| before.config == config) {
+            Some(before) => Arc::clone(&before.limit),
+            None => make(&config),
+        };
+        Some(Self { config, limit })
+    }
+
+    pub(crate) fn limit(&self) -> &Arc<L> {
+        &self.limit
+    }
 }
 
 impl RateLimiter {
-    pub(crate) fn new(quota: RateQuota) -> Self {
-        Self {
-            quota,
-            due: Mutex::default(),
-        }
-    }
-
-    /// The limiter for a quota: `before` if it has the same one, so that a burst is not filled up by a reload.
-    pub(crate) fn keep(quota: Option<RateQuota>, before: Option<&Arc<Self>>) -> Option<Arc<Self>> {
-        let quota = quota?;
-        let kept = before.filter(|limiter| limiter.quota == quota).map(Arc::clone);
-        Some(kept.unwrap_or_else(|| Arc::new(Self::new(quota))))
+    pub(crate) fn new(quota: Option<RateQuota>, before: Option<&Self>) -> Option<Self> {
+        Self::keep(quota, before, |quota| {
+            Arc::new(Quota::new(quota.period, quota.burst.get()))
+        })
     }
 
     /// Takes one; false if there is none.
     pub(crate) fn take(&self) -> bool {
-        let now = Instant::now();
-        let tolerance: Duration = self.quota.period * (self.quota.burst.get() - 1);
-        let mut due = self.due.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let at = due.map_or(now, |at| at.max(now));
-        let is_fine = at <= now + tolerance;
-        if is_fine {
-            *due = Some(at + self.quota.period);
-        }
-        is_fine
+        self.limit.take(Instant::now())
+    }
+}
+
+impl SpeedLimiter {
+    pub(crate) fn new(limit: Option<GlobalStreamLimit>, before: Option<&Self>) -> Option<Self> {
+        Self::keep(limit, before, |limit| {
+            SharedLimit::bytes(Refill {
+                amount: limit.replenish_bytes,
+                per: limit.replenish_interval.0,
+                most: limit.max_burst_bytes,
+            })
+        })
     }
 }

@@ -5,6 +5,7 @@
 //! come back, or somebody leaves the line, the first is woken if that brings its turn nearer, and nobody else.
 
 use std::collections::BTreeMap;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
@@ -68,6 +69,18 @@ impl SharedLimit {
                 next: 0,
             }),
         })
+    }
+
+    /// Waits until so many bytes of a stream may pass: those that are sent at once, without a pump.
+    pub async fn pass(self: &Arc<Self>, bytes: u64) {
+        let mut member = Member::new(Arc::clone(self));
+        let mut left = bytes;
+        while left > 0 {
+            poll_fn(|cx| member.poll_granted(cx, Ask::Bytes(left))).await;
+            let bytes = member.granted().bytes.min(left);
+            left -= bytes;
+            member.settle(Grant { bytes, packets: 0 });
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Line> {

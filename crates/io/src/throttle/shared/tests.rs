@@ -1,5 +1,4 @@
 use super::*;
-use std::future::poll_fn;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use tokio::task::JoinHandle;
 use tokio::time::{advance, sleep};
@@ -230,4 +229,23 @@ fn threads_get_what_is_there_between_them() {
     });
     let total = total.into_inner();
     assert!(total <= MEGABYTE && total + 400 >= MEGABYTE, "{total}");
+}
+
+/// LM-01.
+#[tokio::test(start_paused = true)]
+async fn what_passes_without_a_pump_takes_its_time_too() {
+    let limit = SharedLimit::bytes(Refill {
+        amount: 10_000,
+        per: SECOND,
+        most: 1,
+    });
+    let start = Instant::now();
+    let passing = (0..4).map(|_| limit.pass(5_000));
+    futures_util::future::join_all(passing).await;
+    let took = start.elapsed();
+    assert!(
+        took > Duration::from_millis(1_900) && took < Duration::from_millis(2_100),
+        "{took:?}"
+    );
+    limit.pass(0).await;
 }
