@@ -11,7 +11,7 @@ use sluice_config::{Entry, Load, NotYet};
 use sluice_http1::{Challenge, Limits, RequestHead, ResponseHead, parse_request, put_basic_challenge};
 use sluice_io::Stream;
 use sluice_io::buffer::ReadBuffer;
-use sluice_telemetry::{Naming, debug};
+use sluice_telemetry::Naming;
 use sluice_tls::client::{Connector, SessionCache};
 use sluice_tls::config::TicketerConfig;
 use sluice_tls::server::TlsAcceptor;
@@ -359,9 +359,7 @@ impl Session {
             // What belongs to the former user is nobody else's (H1-15).
             self.private = None;
         }
-        if proved?
-            && let Some(login) = self.identity.login()
-        {
+        if proved? && let Some(login) = self.identity.login() {
             gate.set_client_options(login, &client.stream, client.peers.server.is_ipv6());
         }
         Ok(())

@@ -171,7 +171,7 @@ impl Gate {
         let Some(own) = &login.user.config.tcp_client_misc_opts else {
             return;
         };
-        let options = tcp_options(&self.options.clone().with(own.clone()), None);
+        let options = tcp_options(&TcpMiscOpts::clone(&self.options).with(own.clone()), None);
         if let Err(error) = options.apply(stream.tcp().into(), is_v6) {
             debug!("a socket option was refused"; "server" => &*self.server.name, "error" => %error);
         }
