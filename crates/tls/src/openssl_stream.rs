@@ -20,6 +20,10 @@ use crate::{Alert, Closure};
 /// The largest plain text of one record (RFC 8446 §5.1).
 const RECORD: usize = 16 * 1024;
 
+/// Unsent bytes with which nothing more is read: a peer that asks for new keys, or for a new handshake, again and again
+/// is answered each time, and need not read the answers.
+const MAX_UNSENT: usize = 4 * RECORD;
+
 /// `SSL_AD_REASON_OFFSET`: a reason code from here on is a peer's alert.
 const ALERT_REASONS: std::ops::Range<i32> = 1000..1256;
 
@@ -54,10 +58,15 @@ struct Bridge<IO> {
     out: Vec<u8>,
     /// Set while reading beside a writer that waits for the connection: its waker must stay registered.
     hold: bool,
+    /// Woken once all is sent: a reader that must not read before that.
+    held_up: Option<Waker>,
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> Read for Bridge<IO> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if self.is_full() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
         let Self { io, waker, .. } = self;
         let mut buf = ReadBuf::new(buf);
         match Pin::new(io).poll_read(&mut Context::from_waker(waker), &mut buf)? {
@@ -85,6 +94,12 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Write for Bridge<IO> {
     }
 }
 
+impl<IO> Bridge<IO> {
+    fn is_full(&self) -> bool {
+        self.out.len() > MAX_UNSENT
+    }
+}
+
 impl<IO: AsyncRead + AsyncWrite + Unpin> Bridge<IO> {
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut sent = 0;
@@ -102,6 +117,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Bridge<IO> {
         };
         if sent == self.out.len() {
             self.out = Vec::new();
+            if let Some(reader) = self.held_up.take() {
+                reader.wake();
+            }
         } else {
             self.out.drain(..sent);
         }
@@ -124,6 +142,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> OpensslStream<IO> {
             waker: Waker::noop().clone(),
             out: Vec::new(),
             hold: false,
+            held_up: None,
         };
         let ssl = SslStream::new(ssl, bridge).map_err(|e| HandshakeError::Library(Box::new(e)))?;
         let mut stream = Self {
@@ -214,6 +233,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for OpensslStream<IO> {
         // SAFETY: `ssl_read_uninit` only ever writes initialised bytes to the slice.
         let read = this.ssl.ssl_read_uninit(unsafe { buf.unfilled_mut() });
         this.ssl.get_mut().hold = false;
+        if this.ssl.get_ref().is_full() {
+            // Whoever sends the last of it wakes us, be it ourselves.
+            this.ssl.get_mut().held_up = Some(cx.waker().clone());
+        }
         if !writer_waits && !this.ssl.get_ref().out.is_empty() {
             this.reader_flushes = this.ssl.get_mut().poll_drain(cx)?.is_pending();
         }

@@ -8,6 +8,7 @@ use std::task::Poll;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, duplex, split};
 
 use super::*;
+use crate::config::RustlsClientConfig;
 use crate::{Alert, Closure};
 
 fn pattern(length: usize) -> Vec<u8> {
@@ -172,6 +173,64 @@ async fn shutting_down_toward_a_peer_that_reads_nothing_waits_quietly() {
             .unwrap_err();
         assert!(polls < 10, "{backend}: {polls}");
     }
+}
+
+/// A peer may ask for new keys as often as it likes, and is answered each time (RFC 8446 §4.6.3).
+#[tokio::test]
+async fn answers_that_a_peer_does_not_read_are_not_piled_up() {
+    const MOST: usize = 1 << 20;
+    let ca = Ca::new("ca");
+    let config = RustlsClientConfig {
+        ca_certificate: Some(ca.certificates()),
+        no_default_ca_certificate: true,
+        ..RustlsClientConfig::default()
+    };
+    let client = crate::rustls_client(&config, here()).unwrap();
+    let acceptor = params(&ca.server(&["a.test"])).openssl().unwrap();
+    let (near, far) = duplex(1000);
+    let connector = tokio_rustls::TlsConnector::from(client.config);
+    let (client, server) = tokio::join!(
+        connector.connect("a.test".try_into().unwrap(), near),
+        acceptor.accept(far)
+    );
+    let (mut client, mut server) = (client.unwrap(), server.unwrap());
+    let mut asked = 0;
+    let mut got = [0; 16];
+    // Until neither can go on.
+    let mut stuck = 0;
+    while stuck < 3 && asked < MOST {
+        tokio::task::yield_now().await;
+        let (sent, read) = poll_fn(|cx| {
+            let sent = Pin::new(&mut client).poll_flush(cx).map(Result::unwrap);
+            let mut buf = tokio::io::ReadBuf::new(&mut got);
+            let read = Pin::new(&mut server).poll_read(cx, &mut buf).map(Result::unwrap);
+            Poll::Ready((sent, read))
+        })
+        .await;
+        assert!(read.is_pending());
+        if sent.is_ready() {
+            client.get_mut().1.refresh_traffic_keys().unwrap();
+            asked += 27;
+            stuck = 0;
+        } else {
+            stuck += 1;
+        }
+    }
+    assert!(asked < MOST, "{asked} bytes are taken and their answers kept");
+    // Once the peer reads, the server goes on to the end.
+    let (mut raw, _) = client.into_inner();
+    raw.shutdown().await.unwrap();
+    let mut sink = tokio::io::sink();
+    let ended = async {
+        tokio::select! {
+            read = server.read(&mut got) => read,
+            _ = tokio::io::copy(&mut raw, &mut sink) => unreachable!("the server keeps its side open"),
+        }
+    };
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(20), ended)
+        .await
+        .unwrap();
+    assert_eq!(ended.unwrap_err().kind(), ErrorKind::UnexpectedEof);
 }
 
 #[tokio::test]
