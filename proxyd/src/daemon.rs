@@ -120,7 +120,7 @@ impl Daemon for Proxyd {
         let mut started = BTreeMap::new();
         for (name, opened) in listeners {
             let server = Arc::clone(&objects.servers[&name].server);
-            started.insert(name, opened.start(server, &workers)?);
+            started.insert(name, opened.start(server, &workers));
         }
         let state = State {
             objects,
@@ -213,7 +213,7 @@ impl Daemon for Proxyd {
         for (name, object) in &objects.servers {
             let Some(spec) = &object.listen else { continue };
             if let Some(fresh) = opened.remove(name) {
-                listeners.insert(name.clone(), fresh.start(Arc::clone(&object.server), &self.workers)?);
+                listeners.insert(name.clone(), fresh.start(Arc::clone(&object.server), &self.workers));
             } else if let Some(mut kept) = state.listeners.remove(name) {
                 kept.replace(spec, Arc::clone(&object.server));
                 listeners.insert(name.clone(), kept);
@@ -264,11 +264,11 @@ impl Daemon for Proxyd {
         let commons: Vec<_> = {
             let mut state = self.state();
             state.listeners.clear();
-            state
-                .objects
-                .servers
-                .values()
+            let retired = state.retired.iter().filter_map(Weak::upgrade);
+            let servers = state.objects.servers.values();
+            servers
                 .map(|object| Arc::clone(object.server.common()))
+                .chain(retired)
                 .collect()
         };
         for common in &commons {
@@ -334,14 +334,20 @@ fn open_all(
     running: &BTreeMap<String, Listeners>,
 ) -> anyhow::Result<BTreeMap<String, Opened>> {
     let mut opened = BTreeMap::new();
+    let mut places: BTreeMap<_, &String> = BTreeMap::new();
     for (name, object) in &objects.servers {
         let Some(spec) = &object.listen else { continue };
+        // Our sockets share ports: the kernel would let each have a part of the connections.
+        let place = (spec.options.address, spec.options.interface.as_deref());
+        if let Some(other) = places.insert(place, name) {
+            anyhow::bail!("servers `{other}` and `{name}` both listen on {}", spec.options.address);
+        }
         if running.get(name).is_some_and(|listeners| listeners.fit(spec, workers)) {
             continue;
         }
         let ours = running
             .values()
-            .any(|listeners| listeners.address() == spec.options.address);
+            .any(|listeners| listeners.overlap(spec.options.address));
         opened.insert(name.clone(), Opened::open(name, spec, workers, ours)?);
     }
     Ok(opened)

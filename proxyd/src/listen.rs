@@ -36,7 +36,8 @@ pub(crate) struct ListenSpec {
 }
 
 impl ListenSpec {
-    /// Whether sockets of `old` can go on for this one, with options set anew.
+    /// Whether sockets of `old` can go on for this one, with options set anew. An option that is to have the system's
+    /// value again cannot be set.
     fn same_sockets(&self, old: &Self, workers: &Workers) -> bool {
         let bound = |spec: &Self| {
             let options = &spec.options;
@@ -45,14 +46,21 @@ impl ListenSpec {
                 options.only_v6,
                 options.interface.clone(),
                 options.transparent,
+                spec.in_each(workers),
                 spec.count(workers),
+                spec.follow_cpu,
             )
         };
-        bound(self) == bound(old)
+        bound(self) == bound(old) && self.options.sets_all_of(&old.options) && self.tcp.sets_all_of(&old.tcp)
+    }
+
+    /// Whether each worker has a socket of its own.
+    fn in_each(&self, workers: &Workers) -> bool {
+        self.in_worker && workers.dedicated()
     }
 
     fn count(&self, workers: &Workers) -> usize {
-        if self.in_worker && workers.dedicated() {
+        if self.in_each(workers) {
             workers.all().len()
         } else {
             self.instances.max(1)
@@ -79,14 +87,15 @@ pub(crate) struct Listeners {
     stop: CancellationToken,
 }
 
-/// Sockets that are open and do not accept yet.
+/// Sockets that are open and do not accept yet. Each has its second descriptor already, so that nothing can fail when
+/// they are put to work.
 pub(crate) struct Opened {
     spec: ListenSpec,
-    sockets: Vec<std::net::TcpListener>,
+    sockets: Vec<(std::net::TcpListener, std::net::TcpListener)>,
 }
 
 impl Opened {
-    /// Opens the sockets of a server. `ours` tells that this process listens on the address already.
+    /// Opens the sockets of a server. `ours` tells that this process listens on the port already.
     ///
     /// # Errors
     /// [`ListenError`], `EADDRINUSE` if another process has the port.
@@ -104,14 +113,18 @@ impl Opened {
             };
             alone.listen().map_err(error)?;
         }
-        let mut sockets = Vec::new();
-        for _ in 0..spec.count(workers) {
-            let socket = spec.options.listen().map_err(error)?;
-            spec.tcp
-                .apply((&socket).into(), spec.options.address.is_ipv6())
-                .map_err(error)?;
-            sockets.push(socket);
-        }
+        let sockets = (0..spec.count(workers))
+            .map(|i| {
+                let socket = spec.options.listen()?;
+                spec.tcp.apply((&socket).into(), spec.options.address.is_ipv6())?;
+                if let (true, true, [cpu]) = (spec.in_each(workers), spec.follow_cpu, &*workers.turn(i).cpus) {
+                    sluice_sys::socket::prefer_cpu(&socket, *cpu)?;
+                }
+                let second = socket.try_clone()?;
+                Ok((socket, second))
+            })
+            .collect::<Result<_, _>>()
+            .map_err(error)?;
         Ok(Self {
             spec: spec.clone(),
             sockets,
@@ -119,35 +132,31 @@ impl Opened {
     }
 
     /// Begins to accept for `server`.
-    ///
-    /// # Errors
-    /// If a descriptor cannot be copied.
-    pub(crate) fn start(self, server: Arc<Server>, workers: &Arc<Workers>) -> io::Result<Listeners> {
+    pub(crate) fn start(self, server: Arc<Server>, workers: &Arc<Workers>) -> Listeners {
         let stop = CancellationToken::new();
         let server = Arc::new(ArcSwap::new(server));
-        let in_worker = self.spec.in_worker && workers.dedicated();
-        for (i, socket) in self.sockets.iter().enumerate() {
-            let worker = &workers.all()[i % workers.all().len()];
+        let in_each = self.spec.in_each(workers);
+        let mut sockets = Vec::new();
+        for (i, (socket, second)) in self.sockets.into_iter().enumerate() {
+            let worker = workers.turn(i);
             let acceptor = Acceptor {
                 server: Arc::clone(&server),
                 home: Arc::clone(worker),
                 // With one worker, or a socket in each, a connection stays where it was accepted.
-                others: (!in_worker && workers.all().len() > 1).then(|| Arc::clone(workers)),
+                others: (!in_each && workers.all().len() > 1).then(|| Arc::clone(workers)),
                 stop: stop.clone(),
                 bound: self.spec.options.address,
                 follow_cpu: self.spec.follow_cpu,
             };
-            if let (true, true, [cpu]) = (in_worker, self.spec.follow_cpu, &*worker.cpus) {
-                sluice_sys::socket::prefer_cpu(socket, *cpu)?;
-            }
-            worker.spawn(acceptor.run(socket.try_clone()?));
+            worker.spawn(acceptor.run(second));
+            sockets.push(socket);
         }
-        Ok(Listeners {
+        Listeners {
             spec: self.spec,
             server,
-            sockets: self.sockets,
+            sockets,
             stop,
-        })
+        }
     }
 }
 
@@ -155,6 +164,13 @@ impl Listeners {
     /// Where it listens.
     pub(crate) fn address(&self) -> SocketAddr {
         self.spec.options.address
+    }
+
+    /// Whether they have the port of `other`, on an address that takes part of what comes to `other`'s.
+    pub(crate) fn overlap(&self, other: SocketAddr) -> bool {
+        let own = self.address();
+        let everywhere = own.ip().is_unspecified() || other.ip().is_unspecified();
+        own.port() == other.port() && (everywhere || own.ip() == other.ip())
     }
 
     /// Whether the sockets can go on under `spec`.
@@ -243,12 +259,11 @@ impl Acceptor {
             return;
         }
         let bound = if self.bound.ip().is_unspecified() {
-            tcp.local_addr().map_or(self.bound, |local| {
-                SocketAddr::new(local.ip().to_canonical(), local.port())
-            })
+            tcp.local_addr().unwrap_or(self.bound)
         } else {
             self.bound
         };
+        let bound = SocketAddr::new(bound.ip().to_canonical(), bound.port());
         let peers = Peers { client, server: bound };
         match &self.others {
             None => self.home.spawn(server.serve(

@@ -193,8 +193,12 @@ impl Workers {
 
     /// The next one in turn.
     pub(crate) fn next(&self) -> &Arc<Worker> {
-        let turn = self.next.fetch_add(1, Ordering::Relaxed);
-        &self.all[turn % self.all.len()]
+        self.turn(self.next.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// The one whose turn the `i`th is, if they take turns from the first.
+    pub(crate) fn turn(&self, i: usize) -> &Arc<Worker> {
+        &self.all[i % self.all.len()]
     }
 
     /// The one that is bound to this CPU alone, if there is one.

@@ -50,6 +50,20 @@ impl TcpOptions {
         *self == Self::default()
     }
 
+    /// Whether these options give a value to each that `old` gives one to: what is left out cannot be set anew.
+    #[must_use]
+    pub fn sets_all_of(&self, old: &Self) -> bool {
+        sets(&self.no_delay, &old.no_delay)
+            && sets(&self.max_segment_size, &old.max_segment_size)
+            && sets(&self.time_to_live, &old.time_to_live)
+            && sets(&self.hop_limit, &old.hop_limit)
+            && sets(&self.type_of_service, &old.type_of_service)
+            && sets(&self.traffic_class, &old.traffic_class)
+            && sets(&self.congestion_control, &old.congestion_control)
+            && sets(&self.netfilter_mark, &old.netfilter_mark)
+            && sets(&self.keepalive, &old.keepalive)
+    }
+
     /// Sets the options on a socket whose peer (or own address) is of `v6`'s family.
     ///
     /// # Errors
@@ -94,6 +108,10 @@ impl TcpOptions {
         }
         Ok(())
     }
+}
+
+fn sets<T>(new: &Option<T>, old: &Option<T>) -> bool {
+    new.is_some() || old.is_none()
 }
 
 /// How a listening TCP socket is made.
@@ -184,6 +202,14 @@ impl ListenOptions {
 }
 
 impl ListenOptions {
+    /// Whether [`Self::update`] can bring a socket of `old` to what these options say.
+    #[must_use]
+    pub fn sets_all_of(&self, old: &Self) -> bool {
+        sets(&self.netfilter_mark, &old.netfilter_mark)
+            && sets(&self.max_segment_size, &old.max_segment_size)
+            && sets(&self.keepalive, &old.keepalive)
+    }
+
     /// Sets anew, on a socket that listens already, what can be changed there: backlog, mark, segment size, keep-alive.
     ///
     /// # Errors
