@@ -73,7 +73,11 @@ fn peers(header: &Header<'_>) -> Option<Peers> {
 fn drop_bytes(tcp: &TcpStream, mut n: usize, scratch: &mut [u8]) -> io::Result<()> {
     while n > 0 {
         let most = n.min(scratch.len());
-        n -= tcp.try_read(&mut scratch[..most])?;
+        match tcp.try_read(&mut scratch[..most])? {
+            // An urgent byte that a peek has shown may be left out here.
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            read => n -= read,
+        }
     }
     Ok(())
 }
