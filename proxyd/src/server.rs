@@ -82,10 +82,13 @@ impl Server {
             common.stats.mine().dropped.add(1);
             return;
         }
-        if let Some(options) = &common.tcp_options
-            && let Err(error) = options.apply(conn.stream.tcp().into(), conn.peers.server.is_ipv6())
-        {
-            debug!("a socket option was refused"; "server" => &*common.name, "error" => %error);
+        if let Some(options) = &common.tcp_options {
+            let tcp = conn.stream.tcp();
+            // The addresses that a PROXY protocol header tells are not the socket's.
+            let v6 = tcp.local_addr().is_ok_and(|own| own.ip().to_canonical().is_ipv6());
+            if let Err(error) = options.apply(tcp.into(), v6) {
+                debug!("a socket option was refused"; "server" => &*common.name, "error" => %error);
+            }
         }
         worker.spawn(Arc::clone(self).serve(conn, Arc::clone(worker)));
     }
