@@ -68,8 +68,14 @@ impl Client {
 
     /// Closes so that what was sent arrives even if the client is still sending.
     pub(crate) async fn close(mut self) {
-        let stream = &mut self.stream;
-        if poll_fn(|cx| Pin::new(&mut *stream).poll_shutdown(cx)).await.is_err() {
+        let Self { stream, timer, .. } = &mut self;
+        timer.arm(LINGER);
+        let shut = poll_fn(|cx| match Pin::new(&mut *stream).poll_shutdown(cx) {
+            Poll::Ready(shut) => Poll::Ready(shut.is_ok()),
+            // TLS has something to say, and the client does not read.
+            Poll::Pending => timer.poll_fired(cx).map(|()| false),
+        });
+        if !shut.await {
             return;
         }
         let mut thrown = 0;
