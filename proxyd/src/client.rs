@@ -1,6 +1,6 @@
 //! A client's connection.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use sluice_io::Stream;
 use sluice_io::buffer::ReadBuffer;
 use sluice_io::wheel::Timer;
-use tokio::io::AsyncWrite;
+use tokio::io::{AsyncWrite, Interest};
 
 use crate::error::TaskError;
 use crate::task::{Peers, Task};
@@ -64,6 +64,42 @@ impl Client {
     /// The connection's, or `TimedOut` if the client takes nothing for `stall`.
     pub(crate) async fn send(&mut self, bytes: &[u8], stall: Duration) -> io::Result<()> {
         write_all(&mut self.stream, bytes, &mut self.timer, stall).await
+    }
+
+    /// Does what the client waits for, unless it goes before that is done; the error tells how.
+    pub(crate) async fn while_it_waits<T>(&mut self, doing: impl Future<Output = T>) -> Result<T, TaskError> {
+        tokio::select! {
+            biased;
+            done = doing => Ok(done),
+            gone = self.gone() => Err(gone),
+        }
+    }
+
+    /// Waits until the client has gone, while it can only wait for an answer. One that has sent more already may end its
+    /// side and still wait; of such a client only a reset tells.
+    async fn gone(&mut self) -> TaskError {
+        self.timer.disarm();
+        let Self { stream, buf, .. } = self;
+        let read = if buf.is_empty() {
+            poll_fn(|cx| buf.poll_fill(cx, stream)).await
+        } else {
+            Ok(buf.filled().len())
+        };
+        match read {
+            Ok(0) => TaskError::ClosedByClient,
+            Ok(_) => match stream.tcp().ready(Interest::ERROR).await {
+                Ok(_) => TaskError::ClientRead(
+                    stream
+                        .tcp()
+                        .take_error()
+                        .ok()
+                        .flatten()
+                        .unwrap_or_else(|| io::ErrorKind::ConnectionReset.into()),
+                ),
+                Err(error) => TaskError::ClientRead(error),
+            },
+            Err(error) => TaskError::ClientRead(error),
+        }
     }
 
     /// Closes so that what was sent arrives even if the client is still sending.

@@ -39,9 +39,10 @@ pub(crate) async fn connect(session: &mut Session, mut client: Client, request: 
         permit: task.traffic.permit.as_deref(),
         worker: &session.worker,
     };
-    let connected = match server.escapers.connect(server.escaper, &connect).await {
-        Ok(connected) => connected,
-        Err(failed) => {
+    let connecting = server.escapers.connect(server.escaper, &connect);
+    let connected = match client.while_it_waits(connecting).await {
+        Ok(Ok(connected)) => connected,
+        Ok(Err(failed)) => {
             task.not_connected(&failed.escaper.stats, &failed.failure.path);
             let error = TaskError::Connect(failed.failure.error);
             task.failed(&error);
@@ -54,10 +55,14 @@ pub(crate) async fn connect(session: &mut Session, mut client: Client, request: 
             };
             return reply::send_error(&server, client, &error, &mut task, persist).await;
         }
+        Err(gone) => {
+            task.failed(&gone);
+            return After::Gone;
+        }
     };
     let mut path = connected.opened.path;
     if task.is_logged() || server.options.tells_path() {
-        path.local = connected.opened.stream.plain().and_then(|tcp| tcp.local_addr().ok());
+        path.local = connected.opened.stream.tcp().local_addr().ok();
     }
     task.connected(&connected.escaper.stats, &path, None);
     task.set_stage(Stage::Replying);

@@ -46,14 +46,14 @@ pub(crate) async fn run(server: &Arc<SocksProxy>, mut client: Client, request: R
         None,
     );
     let opened = match refusal {
-        None => open(server, &client, &target, &mut task, worker).await,
+        None => open(server, &mut client, &target, &mut task, worker).await,
         Some(refusal) => Err(refusal.into()),
     };
     let (upstream, bound, limit) = match opened {
         Ok(opened) => opened,
         Err(error) => {
             task.failed(&error);
-            let code = reply::code_of(&error);
+            let Some(code) = reply::code_of(&error) else { return };
             if reply::put(server, &mut client, version, code, None).await.is_ok() {
                 drop(task);
                 client.close().await;
@@ -72,7 +72,7 @@ pub(crate) async fn run(server: &Arc<SocksProxy>, mut client: Client, request: R
 /// The upstream connection, and its local address.
 async fn open(
     server: &SocksProxy,
-    client: &Client,
+    client: &mut Client,
     target: &Upstream,
     task: &mut Task,
     worker: &Arc<Worker>,
@@ -87,7 +87,8 @@ async fn open(
         permit: task.traffic.permit.as_deref(),
         worker,
     };
-    let connected = match server.escapers.connect(server.escaper, &connect).await {
+    let connecting = server.escapers.connect(server.escaper, &connect);
+    let connected = match client.while_it_waits(connecting).await? {
         Ok(connected) => connected,
         Err(failed) => {
             task.not_connected(&failed.escaper.stats, &failed.failure.path);

@@ -13,17 +13,16 @@ use crate::connect::ConnectError;
 use crate::error::TaskError;
 use crate::server::socks_proxy::SocksProxy;
 
-/// The reply for an error.
-pub(crate) fn code_of(error: &TaskError) -> ReplyCode {
-    match error {
+/// The reply for an error; `None` if the client is not there to be told.
+pub(crate) fn code_of(error: &TaskError) -> Option<ReplyCode> {
+    Some(match error {
+        TaskError::ClientRead(_) | TaskError::ClosedByClient => return None,
         TaskError::Connect(error) => of_connect(error),
         TaskError::Refused(_) | TaskError::UserBlocked => ReplyCode::NotAllowed,
         TaskError::Unimplemented(_) => ReplyCode::CommandNotSupported,
         TaskError::BadPathIndex
-        | TaskError::ClientRead(_)
         | TaskError::ClientTimeout(_)
         | TaskError::ClientWrite(_)
-        | TaskError::ClosedByClient
         | TaskError::ClosedByUpstream
         | TaskError::ClosedEarlyByClient
         | TaskError::HostMismatch
@@ -41,7 +40,7 @@ pub(crate) fn code_of(error: &TaskError) -> ReplyCode {
         | TaskError::UpstreamTimeout(_)
         | TaskError::UpstreamTls(_)
         | TaskError::UpstreamWrite(_) => ReplyCode::GeneralFailure,
-    }
+    })
 }
 
 fn of_connect(error: &ConnectError) -> ReplyCode {
