@@ -114,7 +114,7 @@ impl SocksProxy {
 /// Serves a client's connection to its end.
 pub(crate) async fn serve(server: Arc<SocksProxy>, conn: Accepted, worker: Arc<Worker>) {
     server.common.stats.mine().connections.add(1);
-    let mut client = Client {
+    let client = Client {
         stream: conn.stream,
         buf: ReadBuffer::default(),
         timer: worker.wheel.timer(),
@@ -123,8 +123,8 @@ pub(crate) async fn serve(server: Arc<SocksProxy>, conn: Accepted, worker: Arc<W
     };
     let deadline = Instant::now() + server.negotiation_timeout;
     // Passwords may take a while: a large future, for a short time.
-    let negotiated = Box::pin(negotiation::run(&server, &mut client, deadline, &worker)).await;
-    let Some(request) = negotiated else { return };
+    let negotiated = Box::pin(negotiation::run(&server, client, deadline, &worker)).await;
+    let Some((client, request)) = negotiated else { return };
     match request.command {
         Command::Connect => connect::run(&server, client, request, &worker).await,
         Command::Bind | Command::UdpAssociate => reply::refuse_command(&server, client, request.version).await,

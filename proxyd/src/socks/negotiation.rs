@@ -34,30 +34,31 @@ pub(crate) enum Command {
     UdpAssociate,
 }
 
-/// Brings a client to its request by `deadline`. `None`: there is none, and the connection may close without a word; what
-/// there was to say has been said.
+/// Brings a client to its request by `deadline`. `None`: there is none; what there was to say has been said, and the
+/// connection is closed.
 pub(crate) async fn run(
     server: &SocksProxy,
-    client: &mut Client,
+    mut client: Client,
     deadline: Instant,
     worker: &Worker,
-) -> Option<Request> {
+) -> Option<(Client, Request)> {
     client.timer.arm(deadline.saturating_duration_since(Instant::now()));
     let mut talk = Negotiation {
         server,
-        client,
+        client: &mut client,
         deadline,
         worker,
+        refused: false,
     };
-    // The version belongs to the message that begins with it.
-    let first = talk
-        .take(|buf| Ok::<_, Infallible>(buf.first().map(|&byte| (byte, 0))))
-        .await;
-    let first = first.unwrap_or_else(|never| match never {})?;
-    match Version::of(first) {
-        Some(Version::V4) => talk.v4().await,
-        Some(Version::V5) => talk.v5().await,
-        None => talk.fail(&format_args!("{first:#04x} is no version of SOCKS")),
+    let (request, refused) = (talk.request().await, talk.refused);
+    match request {
+        Some(request) => Some((client, request)),
+        None => {
+            if refused {
+                client.close().await;
+            }
+            None
+        }
     }
 }
 
@@ -66,6 +67,8 @@ struct Negotiation<'a> {
     client: &'a mut Client,
     deadline: Instant,
     worker: &'a Worker,
+    /// The client has been told that nothing comes of it, and may still be sending.
+    refused: bool,
 }
 
 /// How a SOCKS5 client makes itself known.
@@ -88,6 +91,19 @@ impl Introduction {
 }
 
 impl Negotiation<'_> {
+    async fn request(&mut self) -> Option<Request> {
+        // The version belongs to the message that begins with it.
+        let first = self
+            .take(|buf| Ok::<_, Infallible>(buf.first().map(|&byte| (byte, 0))))
+            .await;
+        let first = first.unwrap_or_else(|never| match never {})?;
+        match Version::of(first) {
+            Some(Version::V4) => self.v4().await,
+            Some(Version::V5) => self.v5().await,
+            None => self.fail(&format_args!("{first:#04x} is no version of SOCKS")),
+        }
+    }
+
     async fn v4(&mut self) -> Option<Request> {
         let request = self
             .take(|buf| {
@@ -98,7 +114,8 @@ impl Negotiation<'_> {
         let (command, target) = match request {
             Ok(request) => request?,
             Err(error) => {
-                self.send(|out| v4::Reply::new(v4::ReplyCode::Rejected).put(out)).await;
+                self.refuse(|out| v4::Reply::new(v4::ReplyCode::Rejected).put(out))
+                    .await;
                 return self.fail(&error);
             }
         };
@@ -144,6 +161,7 @@ impl Negotiation<'_> {
         };
         let method = introduction.as_ref().map(Introduction::method);
         self.send(|out| v5::put_choice(method, out)).await?;
+        self.refused = method.is_none();
         let login = match (introduction, &self.server.gate) {
             (Some(Introduction::None), _) | (Some(_), None) => None,
             (Some(Introduction::Anonymous), Some(gate)) => Some(gate.anonymous(self.client_ip())),
@@ -165,7 +183,8 @@ impl Negotiation<'_> {
                         if let LoginError::Blocked { delay } = error {
                             self.hold(delay).await;
                         }
-                        self.refuse(ReplyCode::NotAllowed).await;
+                        self.refuse(|out| v5::Reply::refused(ReplyCode::NotAllowed).put(out))
+                            .await;
                         return self.fail(&error);
                     }
                 };
@@ -182,7 +201,7 @@ impl Negotiation<'_> {
             }
             Err(error) => {
                 if let Some(code) = error.reply() {
-                    self.refuse(code).await;
+                    self.refuse(|out| v5::Reply::refused(code).put(out)).await;
                 }
                 self.fail(&error)
             }
@@ -212,6 +231,7 @@ impl Negotiation<'_> {
         };
         let is_known = matches!(login, Ok(_) | Err(LoginError::Blocked { .. }));
         self.send(|out| v5::put_status(is_known, out)).await?;
+        self.refused = !is_known;
         match login {
             Err(error) if !is_known => self.fail(&error),
             login => Some(login),
@@ -260,8 +280,9 @@ impl Negotiation<'_> {
             .ok()
     }
 
-    async fn refuse(&mut self, code: ReplyCode) {
-        self.send(|out| v5::Reply::refused(code).put(out)).await;
+    /// Sends what ends the negotiation.
+    async fn refuse(&mut self, put: impl FnOnce(&mut Vec<u8>)) {
+        self.refused = self.send(put).await.is_some();
     }
 
     /// Says in the process log why there is no request.
