@@ -5,6 +5,7 @@
 //!   thread and goes over to `splice(2)` when it gets long.
 //! - [`relay`]: a tunnel, two pumps with half-close and an idle check.
 //! - [`throttle`]: speed limits of one connection and of many together; limits of how often something may happen.
+//! - [`udp`]: the same for datagrams.
 //! - [`wheel`]: timers in steps of 100 ms, for the many time-outs that hardly ever fire.
 //! - [`buffer`]: read buffers that go back to their thread's pool when they are empty.
 //!
@@ -17,6 +18,7 @@ pub mod relay;
 mod scratch;
 mod stream;
 pub mod throttle;
+pub mod udp;
 pub mod wheel;
 
 pub use stream::{SecureIo, Stream};

@@ -10,7 +10,7 @@ mod socket;
 
 pub use receive::{Received, Receiver};
 pub use send::{Outgoing, Sender};
-pub use socket::{UdpBind, UdpOptions};
+pub use socket::{UdpBind, UdpOptions, connect};
 
 use std::net::IpAddr;
 

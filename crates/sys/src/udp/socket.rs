@@ -124,6 +124,14 @@ impl UdpBind {
     }
 }
 
+/// Lets a socket send to `peer` and receive from there only. UDP does not wait for anything.
+///
+/// # Errors
+/// The kernel's, if no way leads there.
+pub fn connect(socket: impl AsFd, peer: SocketAddr) -> io::Result<()> {
+    SockRef::from(&socket).connect(&peer.into())
+}
+
 /// Switches an option on.
 #[expect(
     unsafe_code,
