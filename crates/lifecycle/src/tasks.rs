@@ -18,7 +18,9 @@ pub struct Tasks {
     stop: CancellationToken,
     quit: CancellationToken,
     tracker: TaskTracker,
-    outer: Option<TaskTracker>,
+    /// The outermost set's; of a set that is outermost itself, one that nobody looks at.
+    outer: TaskTracker,
+    is_child: bool,
 }
 
 impl Tasks {
@@ -28,7 +30,8 @@ impl Tasks {
             stop: CancellationToken::new(),
             quit: CancellationToken::new(),
             tracker: closed(),
-            outer: None,
+            outer: TaskTracker::new(),
+            is_child: false,
         }
     }
 
@@ -39,7 +42,8 @@ impl Tasks {
             stop: self.stop.child_token(),
             quit: self.quit.child_token(),
             tracker: closed(),
-            outer: Some(self.outer.as_ref().unwrap_or(&self.tracker).clone()),
+            outer: if self.is_child { &self.outer } else { &self.tracker }.clone(),
+            is_child: true,
         }
     }
 
@@ -61,12 +65,8 @@ impl Tasks {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        let counted = self.outer.as_ref().map(TaskTracker::token);
-        let task = async move {
-            let _counted = counted;
-            task.await
-        };
-        self.tracker.spawn_on(task, runtime)
+        // An async block around `task` would take up its size twice, for its capture and for its state.
+        self.tracker.spawn_on(self.outer.track_future(task), runtime)
     }
 
     /// Runs `work`, which blocks, on a thread of the current runtime's pool for that.

@@ -85,7 +85,14 @@ pub(crate) async fn run(session: &mut Session, mut client: Client, mut request: 
             if failure.begun {
                 return After::Gone;
             }
-            reply::send_error(&server, client, &failure.error, &mut task, request.may_persist()).await
+            Box::pin(reply::send_error(
+                &server,
+                client,
+                &failure.error,
+                &mut task,
+                request.may_persist(),
+            ))
+            .await
         }
     }
 }
@@ -144,7 +151,7 @@ struct Upstream {
 
 /// The request body on its way.
 struct Upload {
-    pump: Option<Pump<Body>>,
+    pump: Option<Box<Pump<Body>>>,
     /// The client waits for `100 Continue`.
     held: bool,
     /// The upstream takes no more; its answer may tell why.
@@ -159,7 +166,7 @@ impl Upload {
     }
 
     fn moved(&self) -> u64 {
-        self.pump.as_ref().map_or(0, Pump::moved)
+        self.pump.as_ref().map_or(0, |pump| pump.moved())
     }
 }
 
@@ -295,7 +302,7 @@ impl Exchange<'_> {
                         partial = Partial::default();
                         upstream.buf = bytes;
                     }
-                    Ok(Some(head)) => return self.finish(client, upstream, upload, head, &bytes).await,
+                    Ok(Some(head)) => return self.finish(client, upstream, upload, &head, &bytes).await,
                     Ok(None) => {
                         upstream.buf = bytes;
                         break;
@@ -349,7 +356,7 @@ impl Exchange<'_> {
                 if let (Some(limit), _) = self.task.shared_limits() {
                     pump.share(limit);
                 }
-                pump
+                Box::new(pump)
             }),
             held,
             broken,
@@ -520,12 +527,12 @@ impl Exchange<'_> {
         client: &mut Client,
         upstream: Upstream,
         upload: Upload,
-        head: ResponseHead<'_>,
+        head: &ResponseHead<'_>,
         bytes: &ReadBuffer,
     ) -> Result<Outcome, Failure> {
         self.task.note_response_head(head.status);
         if head.status == 101 {
-            return self.upgrade(client, upstream, &upload, &head, bytes).await;
+            return Box::pin(self.upgrade(client, upstream, &upload, head, bytes)).await;
         }
         let dechunk = !self.request.http11 && head.framing == BodyFraming::Chunked;
         if dechunk && head.is_coded {
@@ -556,12 +563,12 @@ impl Exchange<'_> {
         let mut extra = Vec::new();
         self.server
             .options
-            .put_upstream_headers(&head, &upstream.path, &mut extra);
+            .put_upstream_headers(head, &upstream.path, &mut extra);
         let mut out = buffer::take();
         head.forward(&ForwardResponse { extra: &extra, ..how }, &mut out);
         let keep = Keep {
             upstream: head.keep_alive && !head.taints && upload.is_done(),
-            private: is_connection_bound(self.request, &head),
+            private: is_connection_bound(self.request, head),
             client: persists,
             upload_done: upload.is_done(),
         };
@@ -569,7 +576,7 @@ impl Exchange<'_> {
         self.task.traffic.read_remote(bytes.filled().len() as u64);
         if dechunk {
             let scanner = BodyScanner::new(head.framing, &self.server.options.response_limits);
-            return self.send_without_chunks(client, upstream, scanner, rest, out).await;
+            return Box::pin(self.send_without_chunks(client, upstream, scanner, rest, out)).await;
         }
         let mut body = Body::new(head.framing, &self.server.options.response_limits);
         let n = body
@@ -590,7 +597,8 @@ impl Exchange<'_> {
                 request_done: keep.upload_done,
             });
         }
-        self.pump_response(client, upstream, upload, body, &keep).await
+        // What few requests come to gets memory of its own: a client that waits has room for the largest state of all.
+        Box::pin(self.pump_response(client, upstream, upload, body, &keep)).await
     }
 
     /// Sends the rest of a response, and of its request if that is still going on.
