@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use sluice_testkit::{Daemon, Origin, Wire, assert_eventually, curl, python};
+use sluice_testkit::{Daemon, Group, Origin, Wire, assert_eventually, curl, python};
 use sluice_tests::{Gate, noise, proxy};
 
 /// The password is `toor`.
@@ -603,7 +603,8 @@ async fn a_user_has_its_own_ways_of_resolving_and_connecting() {
         "",
         "resolve_redirection: {other.test: 127.0.0.1, own.test: 127.0.0.1}",
     );
-    let daemon = Daemon::proxyd(&config).start().await;
+    let group = Group::new(&config);
+    let (resolverd, daemon) = (group.daemon("resolverd").start().await, group.proxyd().await);
     for (user, host, status) in [
         ("a", "one.test", 200),
         ("a", "two.test", 200),
@@ -616,6 +617,7 @@ async fn a_user_has_its_own_ways_of_resolving_and_connecting() {
         assert_eq!(wire.ask(request).await.status, status, "{user} {host}");
     }
     daemon.stop().await.assert_clean();
+    resolverd.stop().await.assert_clean();
 }
 
 /// AU-04.

@@ -150,7 +150,7 @@ pub(crate) async fn answer(session: &Session, mut client: Client, failed: &Unaut
     let persists = failed.keep_alive
         && session.identity.failures < MOST_FAILURES
         && !matches!(rest, Rest::Leave)
-        && !(failed.is_connect && !client.buf.is_empty())
+        && (!failed.is_connect || client.buf.is_empty())
         && !session.is_ending();
     if challenge(server, &mut client, failed, persists).await.is_err() {
         return After::Gone;

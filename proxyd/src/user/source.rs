@@ -97,7 +97,7 @@ impl Users {
     /// uid may read it, since tokens are in it.
     fn write(&self, path: &FsPath) -> io::Result<()> {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let folder = folder.unwrap_or(FsPath::new("."));
+        let folder = folder.unwrap_or_else(|| FsPath::new("."));
         let mut name = path.file_name().unwrap_or_default().to_owned();
         name.push(format!(".{}.new", std::process::id()));
         let fresh = folder.join(name);
