@@ -26,7 +26,7 @@ fn socks(users: &[&str], group: &str) -> String {
 /// What a client that has both methods and gives these credentials is answered: to the methods and to the credentials.
 async fn introduced(daemon: &Daemon, user: &str, password: &str) -> (Wire, Vec<u8>) {
     let mut wire = daemon.connect("socks").await;
-    let len = |text: &str| u8::try_from(text.len()).unwrap();
+    let len = |text: &str| text.len().to_le_bytes()[0];
     wire.send(b"\x05\x02\x00\x02").await;
     assert_eq!(wire.exactly(2).await, b"\x05\x02");
     let credentials = [&[1, len(user)], user.as_bytes(), &[len(password)], password.as_bytes()].concat();

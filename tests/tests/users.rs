@@ -694,7 +694,7 @@ async fn a_source_is_looked_at_again_and_a_broken_one_changes_nothing() {
             "",
         )
     };
-    let group = sluice_testkit::Group::new(&config(""));
+    let group = Group::new(&config(""));
     group.write_file(
         "users.yml",
         "{name: first, token: ~}\n---\n- {name: second, token: ~}\n",
@@ -741,7 +741,7 @@ async fn a_source_is_looked_at_again_and_a_broken_one_changes_nothing() {
 /// AU-03.
 #[tokio::test]
 async fn the_cache_is_written_again_after_a_cancelled_shutdown() {
-    let group = sluice_testkit::Group::new(&with_users("cache: cache.json", "", ""));
+    let group = Group::new(&with_users("cache: cache.json", "", ""));
     let daemon = group.proxyd().await;
     daemon.call("offline", json!({"delay": 600.0})).await.unwrap();
     daemon.call("cancel-shutdown", Value::Null).await.unwrap();
@@ -777,11 +777,7 @@ user_group:
       - {name: c, audit: {}}
   - {name: other, type: ldap}
 ";
-    let checked = sluice_testkit::Group::new(config)
-        .daemon("proxyd")
-        .arg("-t")
-        .run()
-        .await;
+    let checked = Group::new(config).daemon("proxyd").arg("-t").run().await;
     assert_eq!(checked.code, Some(78));
     for told in [
         "server[0] `http`.user_group: no user group is named `stuff`\n    did you mean `staff`?",
@@ -794,11 +790,7 @@ user_group:
     let config = config
         .replace("{name: a, expire: tomorrow}", "{name: a}")
         .replace("{name: c, audit: {}}", "{name: c}");
-    let checked = sluice_testkit::Group::new(&config)
-        .daemon("proxyd")
-        .arg("-t")
-        .run()
-        .await;
+    let checked = Group::new(&config).daemon("proxyd").arg("-t").run().await;
     for told in [
         ":13:16: user_group[0] `staff`.static_users[2] `b`.name: the name `b` is taken already, by static_users[1]",
         "user_group[0] `staff`.static_users[2] `b`.explicit_sites[0].tls_client: ",
@@ -811,7 +803,7 @@ user_group:
 
 #[tokio::test]
 async fn the_graph_shows_who_authenticates_whom() {
-    let group = sluice_testkit::Group::new(&with_static(&root(""), ""));
+    let group = Group::new(&with_static(&root(""), ""));
     let graph = group.daemon("proxyd").arg("-g").run().await;
     assert_eq!(graph.code, Some(0));
     assert!(graph.stdout.contains("user_group_staff"), "{}", graph.stdout);
