@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
+use sluice_auth::UsernameParams;
 use sluice_config::value::{NodeName, TcpKeepalive, TcpListen, TcpMiscOpts};
 use sluice_config::{Edge, Entry, Load, NotYet, kinds};
 use sluice_lifecycle::{Graph, NodeKind};
@@ -293,6 +294,19 @@ impl ServerConfig {
         }
     }
 
+    /// What it makes of users' names.
+    fn username_params(&self) -> Option<&UsernameParams> {
+        match self {
+            Self::HttpProxy(http) => http.username_params.as_ref(),
+            Self::SocksProxy(socks) => socks.username_params.as_ref(),
+            Self::DummyClose(_)
+            | Self::IntelliProxy(_)
+            | Self::NativeTlsPort(_)
+            | Self::PlainTcpPort(_)
+            | Self::PlainTlsPort(_) => None,
+        }
+    }
+
     /// The keys that port servers have in common.
     pub(crate) fn port_keys(&self) -> Option<PortKeys<'_>> {
         match self {
@@ -321,6 +335,12 @@ impl ServerConfig {
         }
         for (key, next) in self.next() {
             load.refer(&entry.place, key, "server", next.as_str());
+        }
+        if let Some(group) = self.user_group() {
+            load.refer(&entry.place, "user_group", "user_group", group.as_str());
+        } else if self.username_params().is_some() {
+            let message = "needs a `user_group`, whose names it is about";
+            load.error(&entry.place, "username_params", message);
         }
         match self {
             Self::DummyClose(_) | Self::IntelliProxy(_) | Self::PlainTcpPort(_) | Self::SocksProxy(_) => {}

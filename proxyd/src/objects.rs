@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use sluice_config::Entry;
-use sluice_config::value::{NodeName, TcpMiscOpts};
+use sluice_config::value::NodeName;
 use sluice_telemetry::{EventLogs, LogKind, Naming};
 use sluice_tls::BuildError;
 use sluice_tls::config::TicketerConfig;
@@ -28,7 +28,7 @@ use crate::server::socks_proxy::SocksProxy;
 use crate::server::{Server, ServerCommon};
 use crate::stats::StatsBook;
 use crate::tls_server::{self, Ticketers};
-use crate::user::{ClientProtocol, Gate, Groups};
+use crate::user::{ClientProtocol, Gate, GateKeys, Groups};
 
 /// One configuration, built.
 pub(crate) struct Objects {
@@ -188,12 +188,11 @@ impl Builder<'_> {
                     }
                     None => None,
                 };
-                let gate = site.gate(
-                    config.user_group.as_ref(),
-                    &common,
-                    ClientProtocol::Http,
-                    &config.tcp_misc_opts,
-                )?;
+                let keys = GateKeys {
+                    username_params: config.username_params.clone(),
+                    tcp_misc_opts: config.tcp_misc_opts.clone(),
+                };
+                let gate = site.gate(config.user_group.as_ref(), &common, ClientProtocol::Http, keys)?;
                 let parts = Parts {
                     common,
                     way,
@@ -238,8 +237,11 @@ impl Builder<'_> {
             ServerConfig::SocksProxy(config) => {
                 let common = self.common(entry, "SocksProxy", &config.keys());
                 let way = site.way(config.escaper.as_str())?;
-                let (group, options) = (config.user_group.as_ref(), &config.tcp_misc_opts);
-                let gate = site.gate(group, &common, ClientProtocol::Socks, options)?;
+                let keys = GateKeys {
+                    username_params: config.username_params.clone(),
+                    tcp_misc_opts: config.tcp_misc_opts.clone(),
+                };
+                let gate = site.gate(config.user_group.as_ref(), &common, ClientProtocol::Socks, keys)?;
                 Server::SocksProxy(Arc::new(SocksProxy::new(config, common, way, gate)))
             }
         })
@@ -293,14 +295,14 @@ impl Site<'_> {
         name: Option<&NodeName>,
         server: &ServerCommon,
         protocol: ClientProtocol,
-        options: &TcpMiscOpts,
+        keys: GateKeys,
     ) -> anyhow::Result<Option<Gate>> {
         let Some(name) = name else { return Ok(None) };
         let group = self
             .groups
             .get(name)
             .with_context(|| format!("no user group is named `{name}`"))?;
-        Ok(Some(Gate::new(group, &server.stats, protocol, options)))
+        Ok(Some(Gate::new(group, &server.stats, protocol, keys)))
     }
 
     fn next(&self, name: &NodeName) -> anyhow::Result<Arc<Server>> {

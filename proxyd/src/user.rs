@@ -7,7 +7,6 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-mod auth;
 mod config;
 mod control;
 mod group;
@@ -29,7 +28,7 @@ pub(crate) use control::add_methods;
 pub(crate) use group::UserGroup;
 pub(crate) use groups::Groups;
 pub(crate) use kind::{ClientProtocol, RequestKind};
-pub(crate) use login::{Gate, LoginError};
+pub(crate) use login::{Gate, GateKeys, LoginError};
 pub(crate) use passwords::{Digest, Passwords};
 pub(crate) use permit::{Login, Permit, Refusal};
 pub(crate) use rate::RateLimiter;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use sluice_testkit::{Daemon, Group, Origin, Wire, assert_eventually, curl, python};
+use sluice_testkit::{Daemon, Origin, Wire, assert_eventually, curl, python};
 use sluice_tests::{Gate, noise, proxy};
 
 /// The password is `toor`.
@@ -126,6 +126,102 @@ print(opener.open(url, timeout=20).read().decode())
     let answered = python(program, &[&proxy, &url]).await;
     assert_eq!(answered.stdout.trim(), "hi", "{}", answered.stderr);
     daemon.stop().await.assert_clean();
+}
+
+/// AU-06.
+#[tokio::test]
+async fn passwords_of_every_kind_of_hash_are_checked() {
+    let origin = Origin::hello("hi");
+    let tokens = [
+        "{salt: 00112233445566ff, md5: c3489a32a47cf9c4833568e65cb8af19}",
+        "$1$Ab3dEf9h$3iPHL6KZDeYBu4khOz6YW1",
+        "$5$saltsalt12345678$goDNvcrNj8LWxZUR8xlOdUf7utTe2wtzGpTUpwir9L1",
+        "$5$rounds=10000$saltsalt$3/L5pzkLzBxM2VJWAAoTESufMGyS.GeTcu7lcsnQv/8",
+        "{type: xcrypt_hash, value: $6$saltsalt12345678$s24eYBRjFfNAaVckDSLuF2nhQIqYGgQAfsceyvtp2.bLnwaXMyRZElVvm5wV9ls6yXdrtXzRql/pnf7RXa/0V/}",
+    ];
+    let users: Vec<String> = tokens
+        .iter()
+        .enumerate()
+        .map(|(n, token)| {
+            let token = if token.starts_with('{') {
+                (*token).to_owned()
+            } else {
+                format!("'{token}'")
+            };
+            format!("{{name: u{n}, token: {token}}}")
+        })
+        .collect();
+    let daemon = Daemon::proxyd(&with_static(&users.join(", "), "")).start().await;
+    for n in 0..tokens.len() {
+        let user = format!("u{n}");
+        // Right, wrong, right again on one connection, and on another.
+        let mut wire = daemon.connect("http").await;
+        for (password, status) in [("open sesame", 200), ("open barley", 407), ("open sesame", 200)] {
+            let answer = wire.ask(get(&origin, &basic(&user, password))).await;
+            assert_eq!(answer.status, status, "{user}");
+        }
+        let mut other = daemon.connect("http").await;
+        assert_eq!(other.ask(get(&origin, &basic(&user, "open sesame"))).await.status, 200);
+        assert_eq!(other.ask(get(&origin, &basic(&user, ""))).await.status, 407);
+    }
+    daemon.stop().await.assert_clean();
+}
+
+#[tokio::test]
+async fn a_slow_hash_holds_nobody_else_up_and_its_result_is_remembered() {
+    let origin = Origin::hello("hi");
+    let program = "import crypt; print(crypt.crypt('secret', '$6$rounds=100000$saltsalt'))";
+    let token = python(program, &[]).await.stdout;
+    let users = format!("{{name: slow, token: '{}'}}, {{name: fast, token: ~}}", token.trim());
+    // One worker, which would be busy with the hash.
+    let daemon = Daemon::proxyd(&with_static(&users, "")).start().await;
+    let timed = |user: &'static str| {
+        let request = get(&origin, &basic(user, "secret"));
+        let connecting = daemon.connect("http");
+        async move {
+            let mut wire = connecting.await;
+            let start = std::time::Instant::now();
+            assert_eq!(wire.ask(request).await.status, 200, "{user}");
+            (start.elapsed(), std::time::Instant::now())
+        }
+    };
+    let ((slow, slow_at), (_, fast_at)) = tokio::join!(timed("slow"), timed("fast"));
+    assert!(fast_at < slow_at);
+    let (again, _) = timed("slow").await;
+    assert!(again < slow / 4, "{again:?} after {slow:?}");
+    daemon.stop().await.assert_clean();
+}
+
+/// AU-11.
+#[tokio::test]
+async fn parameters_behind_a_name_are_cut_off_and_checked() {
+    let origin = Origin::hello("hi");
+    let server = "username_params: {keys_for_host: [area, city], domain_suffix: next.test}";
+    let daemon = Daemon::proxyd(&with_static(&root(""), server)).start().await;
+    for (name, status) in [
+        ("root", 200),
+        ("root+area=1", 200),
+        ("root+area=1+city=2", 200),
+        ("root+city=2", 400),
+        ("root+area=1+area=2", 400),
+        ("root+x=1", 400),
+        ("root+area", 400),
+        ("other+x=1", 407),
+    ] {
+        let mut wire = daemon.connect("http").await;
+        let answer = wire.ask(get(&origin, &basic(name, "toor"))).await;
+        assert_eq!(answer.status, status, "{name}");
+        if status == 400 {
+            wire.assert_closed().await;
+        }
+    }
+    // Another next proxy is another way: what was kept for one does not serve the other.
+    assert_eq!(origin.accepted(), 3);
+    let stopped = daemon.stop().await;
+    stopped.assert_clean();
+    let records = stopped.log_records("Task");
+    assert_eq!(records.len(), 3, "{records:?}");
+    assert!(records.iter().all(|record| record["user"] == "root"), "{records:?}");
 }
 
 /// H1-14.
@@ -603,8 +699,9 @@ async fn a_user_has_its_own_ways_of_resolving_and_connecting() {
         "",
         "resolve_redirection: {other.test: 127.0.0.1, own.test: 127.0.0.1}",
     );
-    let group = Group::new(&config);
-    let (resolverd, daemon) = (group.daemon("resolverd").start().await, group.proxyd().await);
+    let group = sluice_testkit::Group::new(&config);
+    let resolverd = group.resolverd().await;
+    let daemon = group.proxyd().await;
     for (user, host, status) in [
         ("a", "one.test", 200),
         ("a", "two.test", 200),
@@ -694,7 +791,7 @@ async fn a_source_is_looked_at_again_and_a_broken_one_changes_nothing() {
             "",
         )
     };
-    let group = Group::new(&config(""));
+    let group = sluice_testkit::Group::new(&config(""));
     group.write_file(
         "users.yml",
         "{name: first, token: ~}\n---\n- {name: second, token: ~}\n",
@@ -741,7 +838,7 @@ async fn a_source_is_looked_at_again_and_a_broken_one_changes_nothing() {
 /// AU-03.
 #[tokio::test]
 async fn the_cache_is_written_again_after_a_cancelled_shutdown() {
-    let group = Group::new(&with_users("cache: cache.json", "", ""));
+    let group = sluice_testkit::Group::new(&with_users("cache: cache.json", "", ""));
     let daemon = group.proxyd().await;
     daemon.call("offline", json!({"delay": 600.0})).await.unwrap();
     daemon.call("cancel-shutdown", Value::Null).await.unwrap();
@@ -777,7 +874,11 @@ user_group:
       - {name: c, audit: {}}
   - {name: other, type: ldap}
 ";
-    let checked = Group::new(config).daemon("proxyd").arg("-t").run().await;
+    let checked = sluice_testkit::Group::new(config)
+        .daemon("proxyd")
+        .arg("-t")
+        .run()
+        .await;
     assert_eq!(checked.code, Some(78));
     for told in [
         "server[0] `http`.user_group: no user group is named `stuff`\n    did you mean `staff`?",
@@ -790,7 +891,11 @@ user_group:
     let config = config
         .replace("{name: a, expire: tomorrow}", "{name: a}")
         .replace("{name: c, audit: {}}", "{name: c}");
-    let checked = Group::new(&config).daemon("proxyd").arg("-t").run().await;
+    let checked = sluice_testkit::Group::new(&config)
+        .daemon("proxyd")
+        .arg("-t")
+        .run()
+        .await;
     for told in [
         ":13:16: user_group[0] `staff`.static_users[2] `b`.name: the name `b` is taken already, by static_users[1]",
         "user_group[0] `staff`.static_users[2] `b`.explicit_sites[0].tls_client: ",
@@ -803,7 +908,7 @@ user_group:
 
 #[tokio::test]
 async fn the_graph_shows_who_authenticates_whom() {
-    let group = Group::new(&with_static(&root(""), ""));
+    let group = sluice_testkit::Group::new(&with_static(&root(""), ""));
     let graph = group.daemon("proxyd").arg("-g").run().await;
     assert_eq!(graph.code, Some(0));
     assert!(graph.stdout.contains("user_group_staff"), "{}", graph.stdout);

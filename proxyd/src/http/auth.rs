@@ -126,19 +126,21 @@ impl Unauthorized {
 pub(crate) async fn answer(session: &Session, mut client: Client, failed: &Unauthorized) -> After {
     let server = &session.server;
     server.common.stats.mine().tcp_in.add(failed.received);
-    let blocked = if let LoginError::Blocked { delay } = failed.error {
-        hold(session, &mut client, delay).await;
-        true
-    } else {
-        false
+    let refused = match failed.error {
+        LoginError::Blocked { delay } => {
+            hold(session, &mut client, delay).await;
+            Some(403)
+        }
+        LoginError::Params(_) => Some(400),
+        _ => None,
     };
     if server.options.no_early_error_reply {
         return After::Gone;
     }
-    if blocked {
+    if let Some(status) = refused {
         let reply = Reply {
             head_only: failed.head_only,
-            ..Reply::closing(403)
+            ..Reply::closing(status)
         };
         return match reply::send(server, &mut client, &reply).await {
             Ok(()) => After::Close(client),

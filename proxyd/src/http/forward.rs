@@ -228,6 +228,7 @@ impl Exchange<'_> {
         Key {
             escaper,
             user: permit.map(|permit| permit.user.id),
+            egress: permit.and_then(Permit::egress).map(|egress| egress.addr.clone()),
             tls: match (self.request.tls, site) {
                 (false, _) => Tls::Plain,
                 (true, None) => Tls::Server(self.server.generation),

@@ -25,6 +25,8 @@ pub(crate) struct Key {
     pub(crate) escaper: u64,
     /// The user, in the configuration that it has: what is a user's own is used by nobody else (H1-15).
     pub(crate) user: Option<u64>,
+    /// The next proxy that the login asked for.
+    pub(crate) egress: Option<Upstream>,
     pub(crate) tls: Tls,
     /// Number id of egress path selection.
     pub(crate) path_index: Option<u64>,

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use sluice_acl::{DstHostSet, PortRule};
 use sluice_addr::Host;
+use sluice_auth::UsernameParams;
 use sluice_config::value::{AsciiStr, ByteSize, HttpKeepalive, HttpServerId, NodeName, OneOrMany, Span, SpeedLimitTcp};
 use sluice_config::{Entry, Load, NotYet};
 use sluice_http1::{Challenge, Limits, RequestHead, ResponseHead, parse_request, put_basic_challenge};
@@ -64,7 +65,7 @@ task_server! {
         pub(crate) auth_realm: AsciiStr,
         /// Next hop by the user's name.
         #[serde(default, alias = "username_params_to_escaper_addr")]
-        pub(crate) username_params: Option<NotYet>,
+        pub(crate) username_params: Option<UsernameParams>,
         /// TLS towards the origin of `https://` URLs.
         #[serde(default)]
         pub(crate) tls_client: OpensslClientConfig,
@@ -173,11 +174,8 @@ impl HttpProxyConfig {
                 "needs a `tls_server` whose tickets it is for",
             );
         }
-        if let Some(group) = &self.user_group {
-            load.refer(&entry.place, "user_group", "user_group", group.as_str());
-            if self.auth_realm.is_empty() {
-                load.error(&entry.place, "auth_realm", "must not be empty where clients log in");
-            }
+        if self.user_group.is_some() && self.auth_realm.is_empty() {
+            load.error(&entry.place, "auth_realm", "must not be empty where clients log in");
         }
         if put_basic_challenge(&mut Vec::new(), Challenge::Proxy, &self.auth_realm).is_err() {
             load.error(&entry.place, "auth_realm", "holds a control character");

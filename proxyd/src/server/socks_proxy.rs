@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sluice_acl::{DstHostSet, PortRule};
+use sluice_auth::UsernameParams;
 use sluice_config::NotYet;
 use sluice_config::value::{NodeName, Span};
 use sluice_io::buffer::ReadBuffer;
@@ -50,7 +51,7 @@ task_server! {
         pub(crate) use_udp_associate: Option<NotYet>,
         /// Next hop by the user's name.
         #[serde(default, alias = "username_params_to_escaper_addr")]
-        pub(crate) username_params: Option<NotYet>,
+        pub(crate) username_params: Option<UsernameParams>,
         /// Time for everything up to the request.
         #[serde(default = "negotiation_timeout")]
         pub(crate) negotiation_timeout: Span,

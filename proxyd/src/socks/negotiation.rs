@@ -229,7 +229,7 @@ impl Negotiation<'_> {
             }
             Err(_) => gate.malformed(client),
         };
-        let is_known = matches!(login, Ok(_) | Err(LoginError::Blocked { .. }));
+        let is_known = matches!(login, Ok(_) | Err(LoginError::Blocked { .. } | LoginError::Params(_)));
         self.send(|out| v5::put_status(is_known, out)).await?;
         self.refused = !is_known;
         match login {

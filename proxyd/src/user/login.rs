@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sluice_auth::{CameBy, EgressUpstream, MAX_PASSWORD, MAX_USERNAME, ParamsError, UsernameParams};
 use sluice_config::value::TcpMiscOpts;
 use sluice_io::Stream;
 use sluice_telemetry::debug;
@@ -18,20 +19,25 @@ use super::stats::Forbidden;
 use crate::config::tcp_options;
 use crate::stats::ServerStats;
 
-/// Bytes of the longest name and of the longest password (users.md §5).
-const LONGEST: usize = 255;
-
 /// A server's way to its users. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Gate {
     group: Arc<UserGroup>,
     server: Arc<ServerStats>,
     protocol: ClientProtocol,
-    /// The server's options of client sockets.
-    options: Arc<TcpMiscOpts>,
+    keys: Arc<GateKeys>,
 }
 
-/// Why a client is nobody. What it is told apart from [`Self::Blocked`] does not depend on the reason.
+/// What a server's configuration says of its users.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct GateKeys {
+    /// What stands behind the names.
+    pub(crate) username_params: Option<UsernameParams>,
+    /// Options of client sockets.
+    pub(crate) tcp_misc_opts: TcpMiscOpts,
+}
+
+/// Why a client is nobody. What it is told depends on the reason with [`Self::Blocked`] and [`Self::Params`] only.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub(crate) enum LoginError {
     /// The answer has to wait.
@@ -45,6 +51,9 @@ pub(crate) enum LoginError {
     Malformed,
     #[error("no credentials")]
     NoCredentials,
+    /// The client is known, and asks for what cannot be.
+    #[error(transparent)]
+    Params(#[from] ParamsError),
     #[error("no such user")]
     UnknownUser,
     #[error("wrong password")]
@@ -56,13 +65,13 @@ impl Gate {
         group: &Arc<UserGroup>,
         server: &Arc<ServerStats>,
         protocol: ClientProtocol,
-        options: &TcpMiscOpts,
+        keys: GateKeys,
     ) -> Self {
         Self {
             group: Arc::clone(group),
             server: Arc::clone(server),
             protocol,
-            options: Arc::new(options.clone()),
+            keys: Arc::new(keys),
         }
     }
 
@@ -100,9 +109,12 @@ impl Gate {
         password: &str,
         client: IpAddr,
     ) -> Result<Login, LoginError> {
-        if name.len() > LONGEST || password.len() > LONGEST {
+        if name.len() > MAX_USERNAME || password.len() > MAX_PASSWORD {
             return self.malformed(client);
         }
+        let given = name;
+        let params = self.keys.username_params.as_ref();
+        let name = params.map_or(given, |params| params.user(given));
         let members = self.group.members();
         let login = match members.find(name) {
             Some(user) => match self.authenticate(passwords, user, password, client).await {
@@ -114,7 +126,19 @@ impl Gate {
                 None => Err(LoginError::UnknownUser),
             },
         };
+        // Strangers do not hear what is wrong with parameters.
+        let login = login.and_then(|login| Ok(login.with_egress(self.egress(given)?)));
         self.note(login, client)
+    }
+
+    /// The next proxy that a login asks for.
+    fn egress(&self, login: &str) -> Result<Option<EgressUpstream>, ParamsError> {
+        let came_by = match self.protocol {
+            ClientProtocol::Http => CameBy::Http,
+            ClientProtocol::Socks => CameBy::Socks5,
+        };
+        let params = self.keys.username_params.as_ref();
+        params.map_or(Ok(None), |params| params.egress(login, came_by))
     }
 
     /// The address first: a check of a password costs more.
@@ -171,7 +195,7 @@ impl Gate {
         let Some(own) = &login.user.config.tcp_client_misc_opts else {
             return;
         };
-        let options = tcp_options(&TcpMiscOpts::clone(&self.options).with(own.clone()), None);
+        let options = tcp_options(&self.keys.tcp_misc_opts.clone().with(own.clone()), None);
         if let Err(error) = options.apply(stream.tcp().into(), is_v6) {
             debug!("a socket option was refused"; "server" => &*self.server.name, "error" => %error);
         }
@@ -182,6 +206,7 @@ impl Gate {
             let counters = self.server.mine();
             match error {
                 LoginError::Blocked { .. } => counters.user_blocked.add(1),
+                LoginError::Params(_) => counters.dest_denied.add(1),
                 _ => counters.auth_failed.add(1),
             }
             debug!("login refused"; "server" => &*self.server.name, "user_group" => &*self.group.name,

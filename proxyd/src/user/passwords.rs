@@ -78,7 +78,7 @@ impl Passwords {
 
     /// Whether `password` is the user's.
     pub(crate) async fn check(&self, user: &Arc<User>, password: &str) -> bool {
-        let Some(token) = &user.config.token else { return false };
+        let token = &user.config.token;
         if !token.is_slow() {
             return token.verify(password);
         }
@@ -92,7 +92,7 @@ impl Passwords {
         let (user, password) = (Arc::clone(user), password.to_owned());
         let checked = self.tasks.spawn_blocking(move || {
             let _slot = slot;
-            user.config.token.as_ref().is_some_and(|token| token.verify(&password))
+            user.config.token.verify(&password)
         });
         let is_right = checked.await.unwrap_or(false);
         if is_right {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sluice_addr::Upstream;
+use sluice_auth::EgressUpstream;
 use sluice_config::value::ResolveStrategy;
 use sluice_io::throttle::SharedLimit;
 use sluice_tls::client::Connector;
@@ -22,6 +23,8 @@ pub(crate) struct Login {
     pub(crate) user: Arc<User>,
     /// The name as it was given, for logs.
     name: Option<Arc<str>>,
+    /// The next proxy that the login asks for.
+    egress: Option<Arc<EgressUpstream>>,
     numbers: Arc<AtServer>,
     server: Arc<ServerStats>,
     protocol: ClientProtocol,
@@ -37,6 +40,7 @@ pub(crate) struct Permit {
     pub(crate) user: Arc<User>,
     pub(crate) site: Option<Arc<Site>>,
     name: Option<Arc<str>>,
+    egress: Option<Arc<EgressUpstream>>,
     kind: RequestKind,
     numbers: Arc<AtServer>,
     site_numbers: Option<Arc<AtServer>>,
@@ -71,6 +75,7 @@ impl Login {
         Self {
             user: Arc::clone(user),
             name: name.map(Arc::from),
+            egress: None,
             numbers,
             server: Arc::clone(server),
             protocol,
@@ -78,6 +83,12 @@ impl Login {
             is_used: false,
             sites: Vec::new(),
         }
+    }
+
+    /// The same with the next proxy that it asks for.
+    pub(super) fn with_egress(mut self, egress: Option<EgressUpstream>) -> Self {
+        self.egress = egress.map(Arc::new);
+        self
     }
 
     /// The same for a connection on which `before` was logged in: if it is the same user, nothing begins anew.
@@ -201,6 +212,7 @@ impl Login {
             user: Arc::clone(&self.user),
             site,
             name: self.name.clone(),
+            egress: self.egress.clone(),
             kind,
             numbers: Arc::clone(&self.numbers),
             site_numbers,
@@ -228,6 +240,11 @@ impl Permit {
     /// The name for log records.
     pub(crate) fn log_name(&self) -> Option<&Arc<str>> {
         self.name.as_ref()
+    }
+
+    /// The next proxy that the login asks for, in place of the escaper's own.
+    pub(crate) fn egress(&self) -> Option<&Arc<EgressUpstream>> {
+        self.egress.as_ref()
     }
 
     /// Whether the user has become blocked: the task must end.

@@ -5,7 +5,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use sluice_addr::Upstream;
-use sluice_config::value::TcpMiscOpts;
 use sluice_lifecycle::Tasks;
 use sluice_telemetry::metrics::Registry;
 use tokio::sync::Semaphore;
@@ -13,7 +12,7 @@ use tokio::sync::Semaphore;
 use super::config::BasicConfig;
 use super::group::{Dynamic, UserGroup};
 use super::kind::{ClientProtocol, RequestKind};
-use super::login::{Gate, LoginError};
+use super::login::{Gate, GateKeys, LoginError};
 use super::passwords::Passwords;
 use super::permit::{Login, Permit, Refusal};
 use super::source::Users;
@@ -25,6 +24,7 @@ struct Fixture {
     group: Arc<UserGroup>,
     server: Arc<ServerStats>,
     passwords: Passwords,
+    keys: GateKeys,
     _stats: StatsBook,
 }
 
@@ -43,6 +43,7 @@ impl Fixture {
             group,
             server: stats.server("http", &Default::default()),
             passwords: Passwords::new(&Tasks::new(), &Arc::new(Semaphore::new(1))).unwrap(),
+            keys: GateKeys::default(),
             _stats: stats,
         }
     }
@@ -63,7 +64,7 @@ impl Fixture {
     }
 
     fn gate(&self) -> Gate {
-        Gate::new(&self.group, &self.server, ClientProtocol::Http, &TcpMiscOpts::default())
+        Gate::new(&self.group, &self.server, ClientProtocol::Http, self.keys.clone())
     }
 
     async fn login(&self, name: &str, password: &str) -> Result<Login, LoginError> {
@@ -172,6 +173,30 @@ anonymous_user: {{name: nobody, expire: '{past}'}}"
     assert_eq!(error(users.anonymous()), blocked(1));
     assert_eq!(users.server.sum(|c| &c.user_blocked), 3);
     assert_eq!(users.server.sum(|c| &c.auth_failed), 4);
+}
+
+/// AU-11.
+#[tokio::test]
+async fn what_stands_behind_a_name_is_the_next_proxy_and_not_the_user() {
+    let mut users = Fixture::new("static_users: [{name: a, token: ~}, {name: a+x=1, token: ~}]");
+    let params = |yaml: &str| sluice_config::decode_text(yaml).ok();
+    users.keys.username_params = params("{keys_for_host: [x, y], domain_suffix: .p.test}");
+    let mut login = users.login("a+x=1+y=2", "").await.ok().unwrap();
+    let permit = get(&mut login, "a.test:80").ok().unwrap();
+    assert_eq!(permit.log_name().map(|name| &**name), Some("a"));
+    let egress = permit.egress().map(|egress| egress.addr.to_string());
+    assert_eq!(egress.as_deref(), Some("1-2.p.test:10000"));
+    let mut plain = users.login("a", "").await.ok().unwrap();
+    assert!(get(&mut plain, "a.test:80").ok().unwrap().egress().is_none());
+    assert!(matches!(
+        error(users.login("a+z=1", "").await),
+        Some(LoginError::Params(_))
+    ));
+    // Who is nobody does not hear what is wrong with it.
+    assert_eq!(error(users.login("b+z=1", "").await), Some(LoginError::UnknownUser));
+    users.keys.username_params = params("{keys_for_host: x, strip_suffix_for_auth: false}");
+    let login = users.login("a+x=1", "").await.ok().unwrap();
+    assert_eq!(login.user.config.name.as_str(), "a+x=1");
 }
 
 #[tokio::test]
@@ -406,7 +431,7 @@ fn a_broken_list_tells_all_that_is_wrong() {
         error(Users::from_json(
             r#"[{"name": "a", "tokn": 1}, {"name": ""}, {"expire": "x"}]"#
         )),
-        "[0] `a`: unknown key `tokn`; [1].name: expected a user name, found an empty string; \
+        "[0] `a`: unknown key `tokn`; [1].name: expected the name of a user, found an empty string; \
          [2].expire: expected a time such as `2024-01-02T03:04:05Z` or `2024-01-02T03:04:05+08:00`, found `x`; \
          [2]: `name` is missing"
     );

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 use sluice_acl::{DstHostSet, IngressRule, PortRule, ProxyRequestRule, UserAgentRule};
+use sluice_auth::{Token, Username};
 use sluice_config::NotYet;
 use sluice_config::value::{
     DateTime, GlobalStreamLimit, HttpKeepalive, RateQuota, ResolveRedirection, ResolveStrategy, Span, SpeedLimitTcp,
@@ -10,7 +11,6 @@ use sluice_config::value::{
 };
 
 use super::site::SiteList;
-use crate::user::auth::{Token, Username};
 
 /// One user.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
@@ -20,7 +20,7 @@ pub(crate) struct UserConfig {
     pub(crate) name: Username,
     /// What a password is checked against: none lets no password pass, `null` every one.
     #[serde(default)]
-    pub(crate) token: Option<Token>,
+    pub(crate) token: Token,
     /// Facts of a connection that make it this user's.
     #[serde(default)]
     pub(crate) match_by_facts: Option<NotYet>,
