@@ -83,14 +83,19 @@ impl Server {
             return;
         }
         if let Some(options) = &common.tcp_options {
-            let tcp = conn.stream.tcp();
-            // The addresses that a PROXY protocol header tells are not the socket's.
-            let v6 = tcp.local_addr().is_ok_and(|own| own.ip().to_canonical().is_ipv6());
-            if let Err(error) = options.apply(tcp.into(), v6) {
-                debug!("a socket option was refused"; "server" => &*common.name, "error" => %error);
-            }
+            set_options(&common.name, &conn.stream, options);
         }
         worker.spawn(Arc::clone(self).serve(conn, Arc::clone(worker)));
+    }
+}
+
+/// Sets options on the socket of a client of `server`.
+pub(crate) fn set_options(server: &str, stream: &Stream, options: &TcpOptions) {
+    let tcp = stream.tcp();
+    // The addresses that a PROXY protocol header tells are not the socket's.
+    let v6 = tcp.local_addr().is_ok_and(|own| own.ip().to_canonical().is_ipv6());
+    if let Err(error) = options.apply(tcp.into(), v6) {
+        debug!("a socket option was refused"; "server" => server, "error" => %error);
     }
 }
 

@@ -358,7 +358,7 @@ impl Session {
             self.private = None;
         }
         if proved? && let Some(login) = self.identity.login() {
-            gate.set_client_options(login, &client.stream, client.peers.server.is_ipv6());
+            gate.set_client_options(login, &client.stream);
         }
         Ok(())
     }

@@ -28,7 +28,7 @@ pub(crate) async fn run(server: &Arc<SocksProxy>, mut client: Client, request: R
         ..
     } = request;
     if let (Some(gate), Some(login)) = (&server.gate, &login) {
-        gate.set_client_options(login, &client.stream, client.peers.server.is_ipv6());
+        gate.set_client_options(login, &client.stream);
     }
     let kind = RequestKind::SocksTcpConnect;
     let admitted = server.rules.admit(&server.common, login.as_mut(), kind, &target);

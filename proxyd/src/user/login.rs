@@ -17,6 +17,7 @@ use super::passwords::Passwords;
 use super::permit::Login;
 use super::stats::Forbidden;
 use crate::config::tcp_options;
+use crate::server::set_options;
 use crate::stats::ServerStats;
 
 /// A server's way to its users. Cheap to clone.
@@ -191,14 +192,12 @@ impl Gate {
     }
 
     /// Sets the options that a user wants on the socket of its client.
-    pub(crate) fn set_client_options(&self, login: &Login, stream: &Stream, is_v6: bool) {
+    pub(crate) fn set_client_options(&self, login: &Login, stream: &Stream) {
         let Some(own) = &login.user.config.tcp_client_misc_opts else {
             return;
         };
-        let options = tcp_options(&self.keys.tcp_misc_opts.clone().with(own.clone()), None);
-        if let Err(error) = options.apply(stream.tcp().into(), is_v6) {
-            debug!("a socket option was refused"; "server" => &*self.server.name, "error" => %error);
-        }
+        let options = self.keys.tcp_misc_opts.clone().with(own.clone());
+        set_options(&self.server.name, stream, &tcp_options(&options, None));
     }
 
     fn note(&self, login: Result<Login, LoginError>, client: IpAddr) -> Result<Login, LoginError> {
