@@ -66,6 +66,21 @@ impl Client {
         write_all(&mut self.stream, bytes, &mut self.timer, stall).await
     }
 
+    /// Sends all of `bytes`, the last ones that go to this client. The end of the stream shares their packet.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    pub(crate) async fn send_last(&mut self, bytes: &[u8], stall: Duration) -> io::Result<()> {
+        let stream = &mut self.stream;
+        if stream.plain().is_none() {
+            return write_all(stream, bytes, &mut self.timer, stall).await;
+        }
+        write(stream, bytes, true, &mut self.timer, stall).await?;
+        // A failing shutdown means that the peer is gone, which is what comes next anyway.
+        let _ = poll_fn(|cx| Pin::new(&mut *stream).poll_shutdown(cx)).await;
+        Ok(())
+    }
+
     /// Does what the client waits for, unless it goes before that is done; the error tells how.
     pub(crate) async fn while_it_waits<T>(&mut self, doing: impl Future<Output = T>) -> Result<T, TaskError> {
         tokio::select! {
@@ -145,14 +160,19 @@ pub(crate) fn poll_fill(
 /// # Errors
 /// The connection's, or `TimedOut`.
 pub(crate) async fn write_all(stream: &mut Stream, bytes: &[u8], timer: &mut Timer, stall: Duration) -> io::Result<()> {
+    write(stream, bytes, false, timer, stall).await
+}
+
+/// As [`write_all`]; if there is `more` to come at once, the last packet waits for it.
+async fn write(stream: &mut Stream, bytes: &[u8], more: bool, timer: &mut Timer, stall: Duration) -> io::Result<()> {
     let mut at = 0;
     let mut armed = false;
     poll_fn(|cx| {
         loop {
-            let polled = if at < bytes.len() {
-                Pin::new(&mut *stream).poll_write(cx, &bytes[at..])
-            } else {
-                Pin::new(&mut *stream).poll_flush(cx).map_ok(|()| 0)
+            let polled = match (at < bytes.len(), more) {
+                (true, false) => Pin::new(&mut *stream).poll_write(cx, &bytes[at..]),
+                (true, true) => stream.poll_write_more(cx, &bytes[at..]),
+                (false, _) => Pin::new(&mut *stream).poll_flush(cx).map_ok(|()| 0),
             };
             match polled {
                 Poll::Ready(Ok(0)) if at < bytes.len() => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),

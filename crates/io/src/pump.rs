@@ -44,6 +44,11 @@ pub trait Framing {
 
     /// Whether the stream may end here.
     fn may_end(&self) -> bool;
+
+    /// Whether the sink ends when the source does, so that its last bytes and its end may share a packet.
+    fn ends_sink(&self) -> bool {
+        false
+    }
 }
 
 /// Everything up to the end of the stream: tunnels, and bodies that end by close.
@@ -72,6 +77,10 @@ impl Framing for UntilClose {
     }
 
     fn may_end(&self) -> bool {
+        true
+    }
+
+    fn ends_sink(&self) -> bool {
         true
     }
 }
@@ -280,7 +289,7 @@ impl<F: Framing> Pump<F> {
     /// Sends what the pump holds; ready when it holds nothing.
     fn poll_unload(&mut self, cx: &mut Context<'_>, sink: &mut Stream, meter: &impl Meter) -> Poll<io::Result<()>> {
         while self.sent < self.unsent.len() {
-            let n = ready!(poll_write_some(cx, sink, &self.unsent[self.sent..]))?;
+            let n = ready!(poll_write_some(cx, sink, &self.unsent[self.sent..], false))?;
             self.sent += n;
             meter.wrote(n as u64);
         }
@@ -343,7 +352,7 @@ impl<F: Framing> Pump<F> {
         let remaining = self.framing.remaining().and_then(|left| usize::try_from(left).ok());
         let most = remaining.map_or(size, |left| left.min(size));
         let mut buf = ReadBuf::new(&mut scratch[..most]);
-        ready!(Pin::new(source).poll_read(cx, &mut buf)).map_err(PumpError::Read)?;
+        ready!(Pin::new(&mut *source).poll_read(cx, &mut buf)).map_err(PumpError::Read)?;
         let bytes = buf.filled();
         if bytes.is_empty() {
             return Poll::Ready(Ok(0));
@@ -352,9 +361,11 @@ impl<F: Framing> Pump<F> {
         let (body, excess) = bytes.split_at(admitted);
         self.excess.extend_from_slice(excess);
         meter.read(bytes.len() as u64);
+        // The end follows in this poll, unless a speed limit holds it up.
+        let last = self.limits.is_none() && self.framing.ends_sink() && source.is_read_closed();
         let mut at = 0;
         while at < body.len() {
-            match poll_write_some(cx, sink, &body[at..]) {
+            match poll_write_some(cx, sink, &body[at..], last) {
                 Poll::Ready(n) => {
                     let n = n.map_err(PumpError::Write)?;
                     meter.wrote(n as u64);
@@ -370,8 +381,13 @@ impl<F: Framing> Pump<F> {
     }
 }
 
-fn poll_write_some(cx: &mut Context<'_>, sink: &mut Stream, bytes: &[u8]) -> Poll<io::Result<usize>> {
-    match ready!(Pin::new(sink).poll_write(cx, bytes)) {
+fn poll_write_some(cx: &mut Context<'_>, sink: &mut Stream, bytes: &[u8], more: bool) -> Poll<io::Result<usize>> {
+    let polled = if more {
+        sink.poll_write_more(cx, bytes)
+    } else {
+        Pin::new(sink).poll_write(cx, bytes)
+    };
+    match ready!(polled) {
         Ok(0) => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
         other => Poll::Ready(other),
     }

@@ -1,10 +1,12 @@
 //! A connection to a peer, plain or behind TLS.
 
+use std::future::Future;
 use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use sluice_sys::socket::send_more;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 /// A TLS session over some transport. One virtual call a record costs nothing beside the cipher.
@@ -37,6 +39,33 @@ impl Stream {
         match self {
             Self::Plain(tcp) => tcp,
             Self::Secure(tls) => tls.transport().tcp(),
+        }
+    }
+}
+
+impl Stream {
+    /// Whether the peer is known to have sent its last byte, received or not. It takes no system call to tell.
+    #[must_use]
+    pub fn is_read_closed(&self) -> bool {
+        let Self::Plain(tcp) = self else { return false };
+        let ready = pin!(tcp.ready(Interest::READABLE));
+        // Nobody waits: either it is known now, or it is not.
+        let mut cx = Context::from_waker(Waker::noop());
+        matches!(ready.poll(&mut cx), Poll::Ready(Ok(ready)) if ready.is_read_closed())
+    }
+
+    /// As `poll_write`, for bytes that are followed by more, or by the end of the stream, before the caller waits for
+    /// anything else: the last packet may wait for what follows.
+    pub fn poll_write_more(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Plain(tcp) => loop {
+                ready!(tcp.poll_write_ready(cx))?;
+                match tcp.try_io(Interest::WRITABLE, || send_more(&*tcp, bytes)) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    other => return Poll::Ready(other),
+                }
+            },
+            Self::Secure(tls) => Pin::new(tls).poll_write(cx, bytes),
         }
     }
 }

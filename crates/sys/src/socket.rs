@@ -262,6 +262,16 @@ pub fn outgoing(peer: SocketAddr, source: &Source, options: &TcpOptions) -> io::
     Ok(socket.into())
 }
 
+/// Sends bytes that are followed by more, or by the end of the stream, at once: what does not fill a packet waits for it
+/// (`MSG_MORE`).
+///
+/// # Errors
+/// The kernel's, `WouldBlock` if it takes nothing now.
+pub fn send_more(socket: impl AsFd, bytes: &[u8]) -> io::Result<usize> {
+    use rustix::net::{SendFlags, send};
+    Ok(send(socket, bytes, SendFlags::MORE | SendFlags::NOSIGNAL)?)
+}
+
 /// Of the sockets that share a port, lets this one take the connections whose packets come in on `cpu`.
 ///
 /// # Errors

@@ -586,7 +586,12 @@ impl Exchange<'_> {
         out.extend_from_slice(&rest[..n]);
         let excess = n < rest.len();
         self.task.pass_down(out.len()).await;
-        let sent = client.send(&out, self.task.stall_limit()).await;
+        let stall = self.task.stall_limit();
+        let sent = if body.is_complete() && !keep.client && keep.upload_done && client.buf.is_empty() {
+            client.send_last(&out, stall).await
+        } else {
+            client.send(&out, stall).await
+        };
         self.task.traffic.wrote_client(out.len() as u64);
         buffer::recycle(out);
         sent.map_err(|error| Failure::late(TaskError::ClientWrite(error)))?;
