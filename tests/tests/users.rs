@@ -597,11 +597,9 @@ async fn a_users_idle_count_takes_the_place_of_the_servers() {
 #[tokio::test]
 async fn a_users_time_for_a_response_takes_the_place_of_the_servers_and_a_sites_that_of_the_users() {
     let origin = Origin::silent();
-    let users = format!(
-        "{{name: a, token: ~, http_rsp_header_recv_timeout: 1h, \
-         explicit_sites: [{{id: quick, subnet_match: 127.0.0.0/8, http_rsp_header_recv_timeout: 300ms}}]}}, \
-         {{name: b, token: ~, http_rsp_header_recv_timeout: 300ms}}"
-    );
+    let users = "{name: a, token: ~, http_rsp_header_recv_timeout: 1h, \
+         explicit_sites: [{id: quick, subnet_match: 127.0.0.0/8, http_rsp_header_recv_timeout: 300ms}]}, \
+         {name: b, token: ~, http_rsp_header_recv_timeout: 300ms}";
     let daemon = Daemon::proxyd(&with_static(&users, "rsp_header_recv_timeout: 1h"))
         .start()
         .await;
@@ -771,7 +769,7 @@ async fn list_of(kind: &str, daemon: &Daemon) -> Value {
     let listed = daemon
         .call(&format!("user-group.list-{kind}-user"), json!({"name": "staff"}))
         .await;
-    listed.unwrap()
+    listed.expect("the group is there")
 }
 
 async fn publish(daemon: &Daemon, users: Value) -> Result<Value, sluice_testkit::CtlError> {
