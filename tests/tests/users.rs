@@ -600,7 +600,7 @@ async fn a_users_time_for_a_response_takes_the_place_of_the_servers_and_a_sites_
     let users = "{name: a, token: ~, http_rsp_header_recv_timeout: 1h, \
          explicit_sites: [{id: quick, subnet_match: 127.0.0.0/8, http_rsp_header_recv_timeout: 300ms}]}, \
          {name: b, token: ~, http_rsp_header_recv_timeout: 300ms}";
-    let daemon = Daemon::proxyd(&with_static(&users, "rsp_header_recv_timeout: 1h"))
+    let daemon = Daemon::proxyd(&with_static(users, "rsp_header_recv_timeout: 1h"))
         .start()
         .await;
     for user in ["a", "b"] {
