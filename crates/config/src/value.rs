@@ -13,6 +13,7 @@ mod histogram;
 mod hosts;
 mod http;
 mod inspect;
+mod ip_map;
 mod listen;
 mod listen_udp;
 mod lists;
@@ -46,6 +47,7 @@ pub use inspect::{
     ClientPortmap, H1Interception, H2Interception, ImapInterception, InspectAction, InspectionSizeLimit, MaybeProtocol,
     Protocol, ProtocolInspection, ServerPortmap, SmtpInterception, StreamDump, TlsCertAgent, TlsInterceptionServer,
 };
+pub use ip_map::IpMap;
 pub use listen::{Scale, TcpListen};
 pub use listen_udp::UdpListen;
 pub use lists::OneOrMany;
