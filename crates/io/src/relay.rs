@@ -26,6 +26,17 @@ pub enum Side {
     Upstream,
 }
 
+impl Side {
+    /// The other end.
+    #[must_use]
+    pub fn other(self) -> Self {
+        match self {
+            Self::Client => Self::Upstream,
+            Self::Upstream => Self::Client,
+        }
+    }
+}
+
 /// Watches a tunnel: counts, and may end it.
 pub trait Watch {
     /// `n` bytes were read from `side`.

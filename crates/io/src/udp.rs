@@ -1,8 +1,9 @@
 //! Datagrams between two ends: a client's association and whatever it leads to.
 //!
 //! - [`Socket`]: a UDP socket that receives and sends in batches.
-//! - [`End`]: what a relay asks of either end. It strips and adds headers, knows addresses, and decides what may pass.
-//! - [`Relay`]: the future that moves datagrams between two ends, with limits and an idle check.
+//! - [`Ends`]: what a relay asks of whoever owns its two ends: they strip and add headers, know addresses, and decide what
+//!   may pass.
+//! - [`Relay`]: the future that moves datagrams between them, with limits and an idle check.
 //!
 //! Datagrams are received into memory of the thread and sent from there. An association owns memory only for those that a
 //! limit or a full socket holds up: it does not receive more until they are gone, and what comes meanwhile waits in the
@@ -11,13 +12,15 @@
 mod relay;
 mod socket;
 
-pub use relay::{IdleCheck, Relay, RelayEnd, RelayOptions, Watch};
+pub use relay::{Relay, RelayOptions};
 pub use socket::{Socket, batch_size};
 
 use std::cell::RefCell;
 use std::task::{Context, Poll};
 
 use sluice_sys::udp::{Receiver, Sender};
+
+use crate::relay::Side;
 
 /// A datagram on its way between two ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,31 +62,33 @@ pub struct Tables {
     pub heads: Vec<u8>,
 }
 
-/// One end of a [`Relay`].
-pub trait End {
+/// The two ends of a [`Relay`], and what is around them.
+pub trait Ends {
     /// What is known of a far address.
     type Far;
-    /// Why a relay cannot go on.
+    /// Why the relay cannot go on.
     type Error;
 
-    /// Receives a batch and appends what of it is to be relayed. Ready with the number of datagrams that came, even if
-    /// none of them may pass.
+    /// Receives a batch from one end and appends what of it is to be relayed. Ready with the number of datagrams that
+    /// came, even if none of them may pass.
     ///
     /// # Errors
     /// Those that end the relay.
     fn poll_receive(
         &mut self,
+        from: Side,
         cx: &mut Context<'_>,
         receiver: &mut Receiver,
         parcels: &mut Vec<Parcel<Self::Far>>,
     ) -> Poll<Result<usize, Self::Error>>;
 
-    /// Sends parcels, in order; there is one at least, and ready is only who has dealt with one at least.
+    /// Sends parcels to one end, in order; there is one at least, and ready is only who has dealt with one at least.
     ///
     /// # Errors
     /// Those that end the relay.
     fn poll_send(
         &mut self,
+        to: Side,
         cx: &mut Context<'_>,
         tables: &mut Tables,
         memory: &[u8],
@@ -98,6 +103,13 @@ pub trait End {
         let _ = (cx, tables);
         Ok(())
     }
+
+    /// Asked at every check: why the relay must end, if it must. `idle` tells for how many checks in a row no datagram has
+    /// come from either end.
+    fn check(&self, idle: usize) -> Option<Self::Error>;
+
+    /// The relay has ended.
+    fn ended(&mut self, why: Self::Error);
 }
 
 #[derive(Default)]

@@ -6,9 +6,9 @@ use std::task::{Context, Poll, ready};
 
 use sluice_sys::udp::Receiver;
 
-use super::{Done, End, Parcel, Tables, with_scratch};
+use super::{Done, Ends, Parcel, Tables, with_scratch};
 use crate::buffer;
-pub use crate::relay::IdleCheck;
+use crate::relay::{IdleCheck, Side};
 use crate::throttle::DatagramLimits;
 
 /// What a datagram costs of the time of its thread beside its bytes, in bytes.
@@ -25,85 +25,50 @@ pub struct RelayOptions {
     pub down: Option<Box<DatagramLimits>>,
 }
 
-/// Why a relay has ended.
-#[derive(Debug, PartialEq, Eq)]
-pub enum RelayEnd<C, R> {
-    /// The client's end cannot go on.
-    Client(C),
-    /// The other end cannot go on.
-    Remote(R),
-    /// No datagram came for too long, in the eyes of [`Watch::check`].
-    Idle,
-    /// The owner asked for it ([`Watch::check`]).
-    MustEnd,
-}
-
-/// Watches a relay.
-pub trait Watch<C, R> {
-    /// Asked at every check: whether the relay must end for a reason of its owner's. `idle` tells for how many checks in
-    /// a row no datagram has come from either end.
-    fn check(&self, idle: usize) -> Option<RelayEnd<C, R>>;
-    /// The relay has ended.
-    fn ended(&mut self, end: RelayEnd<C, R>);
-}
-
 /// The relay, a future until its end.
-pub struct Relay<C: End, R: End<Far = C::Far>, W> {
-    client: C,
-    remote: R,
-    up: Direction<C::Far>,
-    down: Direction<C::Far>,
+pub struct Relay<E: Ends> {
+    ends: E,
+    up: Direction<E::Far>,
+    down: Direction<E::Far>,
     yield_size: u64,
     idle: IdleCheck,
     idle_checks: usize,
     came_at_check: u64,
-    watch: W,
 }
 
-impl<C: End, R: End<Far = C::Far>, W: Watch<C::Error, R::Error>> Relay<C, R, W> {
+impl<E: Ends> Relay<E> {
     /// A relay that has moved nothing yet.
-    pub fn new(client: C, remote: R, options: RelayOptions, mut idle: IdleCheck, watch: W) -> Self {
+    pub fn new(ends: E, options: RelayOptions, mut idle: IdleCheck) -> Self {
         idle.timer.arm(idle.interval);
         Self {
-            client,
-            remote,
+            ends,
             up: Direction::new(options.up),
             down: Direction::new(options.down),
             yield_size: options.yield_size.max(1),
             idle,
             idle_checks: 0,
             came_at_check: 0,
-            watch,
         }
     }
 
     /// Gives the relay datagrams that were received from the client before it began; they go first. They lie in `memory`.
-    pub fn preload(&mut self, memory: &[u8], parcels: Vec<Parcel<C::Far>>) {
+    pub fn preload(&mut self, memory: &[u8], parcels: Vec<Parcel<E::Far>>) {
         self.up.parcels = parcels;
         self.up.hold(memory);
     }
 
-    fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<RelayEnd<C::Error, R::Error>> {
+    fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<E::Error> {
         let moved = with_scratch(|scratch| {
             let (receiver, tables) = (&mut scratch.receiver, &mut scratch.tables);
-            self.client.tend(cx, tables).map_err(RelayEnd::Client)?;
-            self.remote.tend(cx, tables).map_err(RelayEnd::Remote)?;
-            let (client, remote) = (&mut self.client, &mut self.remote);
+            let ends = &mut self.ends;
+            ends.tend(cx, tables)?;
             self.up
-                .poll(cx, (receiver, tables), client, remote, self.yield_size)
-                .map_err(|failed| match failed {
-                    Failed::From(error) => RelayEnd::Client(error),
-                    Failed::To(error) => RelayEnd::Remote(error),
-                })?;
+                .poll(Side::Client, cx, receiver, tables, ends, self.yield_size)?;
             self.down
-                .poll(cx, (receiver, tables), remote, client, self.yield_size)
-                .map_err(|failed| match failed {
-                    Failed::From(error) => RelayEnd::Remote(error),
-                    Failed::To(error) => RelayEnd::Client(error),
-                })
+                .poll(Side::Upstream, cx, receiver, tables, ends, self.yield_size)
         });
-        if let Err(end) = moved {
-            return Poll::Ready(end);
+        if let Err(why) = moved {
+            return Poll::Ready(why);
         }
         while self.idle.timer.poll_fired(cx).is_ready() {
             let came = self.up.came + self.down.came;
@@ -115,8 +80,8 @@ impl<C: End, R: End<Far = C::Far>, W: Watch<C::Error, R::Error>> Relay<C, R, W> 
                 self.idle_checks = 0;
             }
             self.came_at_check = came;
-            if let Some(end) = self.watch.check(self.idle_checks) {
-                return Poll::Ready(end);
+            if let Some(why) = self.ends.check(self.idle_checks) {
+                return Poll::Ready(why);
             }
             self.idle.timer.arm(self.idle.interval);
         }
@@ -125,7 +90,7 @@ impl<C: End, R: End<Far = C::Far>, W: Watch<C::Error, R::Error>> Relay<C, R, W> 
 }
 
 #[cfg(test)]
-impl<C: End, R: End<Far = C::Far>, W> Relay<C, R, W> {
+impl<E: Ends> Relay<E> {
     /// Datagrams that came.
     pub(super) fn came(&self) -> u64 {
         self.up.came + self.down.came
@@ -138,27 +103,18 @@ impl<C: End, R: End<Far = C::Far>, W> Relay<C, R, W> {
     }
 }
 
-impl<C, R, W> Future for Relay<C, R, W>
+impl<E: Ends + Unpin> Future for Relay<E>
 where
-    C: End + Unpin,
-    R: End<Far = C::Far> + Unpin,
-    W: Watch<C::Error, R::Error> + Unpin,
-    C::Far: Unpin,
+    E::Far: Unpin,
 {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let relay = self.get_mut();
-        let end = ready!(relay.poll_ended(cx));
-        relay.watch.ended(end);
+        let why = ready!(relay.poll_ended(cx));
+        relay.ends.ended(why);
         Poll::Ready(())
     }
-}
-
-/// The end at which a direction has failed.
-enum Failed<F, T> {
-    From(F),
-    To(T),
 }
 
 /// Datagrams on their way in one direction.
@@ -185,18 +141,20 @@ impl<F> Direction<F> {
     }
 
     /// Moves datagrams until none comes, or they are held up.
-    fn poll<A: End<Far = F>, B: End<Far = F>>(
+    fn poll<E: Ends<Far = F>>(
         &mut self,
+        from: Side,
         cx: &mut Context<'_>,
-        (receiver, tables): (&mut Receiver, &mut Tables),
-        from: &mut A,
-        to: &mut B,
+        receiver: &mut Receiver,
+        tables: &mut Tables,
+        ends: &mut E,
         mut budget: u64,
-    ) -> Result<(), Failed<A::Error, B::Error>> {
+    ) -> Result<(), E::Error> {
+        let to = from.other();
         if !self.parcels.is_empty() {
             let held = std::mem::take(&mut self.held);
-            if let Poll::Ready(unloaded) = self.poll_unload(cx, tables, &held, to) {
-                unloaded.map_err(Failed::To)?;
+            if let Poll::Ready(unloaded) = self.poll_unload(to, cx, tables, &held, ends) {
+                unloaded?;
                 buffer::recycle(held);
             } else {
                 self.held = held;
@@ -204,15 +162,15 @@ impl<F> Direction<F> {
             }
         }
         while budget > 0 {
-            let Poll::Ready(came) = from.poll_receive(cx, receiver, &mut self.parcels) else {
+            let Poll::Ready(came) = ends.poll_receive(from, cx, receiver, &mut self.parcels) else {
                 return Ok(());
             };
-            let came = came.map_err(Failed::From)? as u64;
+            let came = came? as u64;
             self.came += came;
             let bytes: u64 = self.parcels.iter().map(|parcel| parcel.len as u64).sum();
             budget = budget.saturating_sub(bytes + came * OVERHEAD);
-            if let Poll::Ready(unloaded) = self.poll_unload(cx, tables, receiver.memory(), to) {
-                unloaded.map_err(Failed::To)?;
+            if let Poll::Ready(unloaded) = self.poll_unload(to, cx, tables, receiver.memory(), ends) {
+                unloaded?;
             } else {
                 self.hold(receiver.memory());
                 return Ok(());
@@ -223,19 +181,20 @@ impl<F> Direction<F> {
     }
 
     /// Sends what is there; ready when nothing is.
-    fn poll_unload<B: End<Far = F>>(
+    fn poll_unload<E: Ends<Far = F>>(
         &mut self,
+        to: Side,
         cx: &mut Context<'_>,
         tables: &mut Tables,
         memory: &[u8],
-        to: &mut B,
-    ) -> Poll<Result<(), B::Error>> {
+        ends: &mut E,
+    ) -> Poll<Result<(), E::Error>> {
         while let Some(rest) = self.parcels.get(self.done..).filter(|rest| !rest.is_empty()) {
             let allowed = match &mut self.limits {
                 None => rest.len(),
                 Some(limits) => ready!(limits.poll_allowed(cx, rest.iter().map(|parcel| parcel.len as u64))),
             };
-            let polled = to.poll_send(cx, tables, memory, &rest[..allowed]);
+            let polled = ends.poll_send(to, cx, tables, memory, &rest[..allowed]);
             let (done, sent) = match &polled {
                 Poll::Ready(Ok(Done::Sent(n))) => (*n, *n),
                 Poll::Ready(Ok(Done::Dropped(n))) => (*n, 0),

@@ -9,23 +9,21 @@ use sluice_sys::udp::{Outgoing, UdpBind};
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::relay::IdleCheck;
 use crate::throttle::{DatagramLimits, DatagramRate, PacketRate, Refill, SharedLimit};
 use crate::wheel::Wheel;
 
-/// An end on the network whose datagrams begin with the four bytes of an IPv4 address and a port.
-struct Headed {
-    socket: Socket,
-    peer: SocketAddr,
-    size: usize,
-}
-
-/// An end on the network that sends wherever it is told to.
-struct Direct {
-    socket: Socket,
-    size: usize,
+/// Ends on the network: the client's datagrams begin with the four bytes of an IPv4 address and a port, those of the other
+/// end go wherever these say.
+struct Network {
+    near: Socket,
+    client: SocketAddr,
+    far: Socket,
+    ended: Ended,
 }
 
 const HEAD: usize = 6;
+const SIZE: usize = 4096;
 
 fn put_head(far: SocketAddr, heads: &mut Vec<u8>) {
     let SocketAddr::V4(far) = far else { unreachable!() };
@@ -38,116 +36,96 @@ fn take_head(datagram: &[u8]) -> SocketAddr {
     (ip, u16::from_be_bytes([datagram[4], datagram[5]])).into()
 }
 
-impl End for Headed {
+impl Ends for Network {
     type Far = SocketAddr;
-    type Error = io::Error;
+    type Error = Option<io::Error>;
 
     fn poll_receive(
         &mut self,
+        from: Side,
         cx: &mut Context<'_>,
         receiver: &mut Receiver,
         parcels: &mut Vec<Parcel<SocketAddr>>,
-    ) -> Poll<io::Result<usize>> {
-        let came = std::task::ready!(self.socket.poll_receive(cx, receiver, 8, self.size + HEAD))?;
+    ) -> Poll<Result<usize, Self::Error>> {
+        let (socket, head) = match from {
+            Side::Client => (&self.near, HEAD),
+            Side::Upstream => (&self.far, 0),
+        };
+        let came = std::task::ready!(socket.poll_receive(cx, receiver, 8, SIZE + head)).map_err(Some)?;
         let whole = receiver.datagrams().filter(|datagram| !datagram.is_truncated());
         parcels.extend(whole.map(|datagram| Parcel {
-            start: datagram.start + HEAD,
-            len: datagram.length - HEAD,
-            far: take_head(datagram.payload),
+            start: datagram.start + head,
+            len: datagram.length - head,
+            far: match from {
+                Side::Client => take_head(datagram.payload),
+                Side::Upstream => datagram.from.unwrap(),
+            },
         }));
         Poll::Ready(Ok(came))
     }
 
     fn poll_send(
         &mut self,
+        to: Side,
         cx: &mut Context<'_>,
         tables: &mut Tables,
         memory: &[u8],
         parcels: &[Parcel<SocketAddr>],
-    ) -> Poll<io::Result<Done>> {
+    ) -> Poll<Result<Done, Self::Error>> {
         tables.heads.clear();
         parcels
             .iter()
             .for_each(|parcel| put_head(parcel.far, &mut tables.heads));
-        let heads = tables.heads.chunks(HEAD);
-        let outgoing = heads.zip(parcels).map(|(head, parcel)| Outgoing {
-            head,
+        let outgoing = tables.heads.chunks(HEAD).zip(parcels).map(|(head, parcel)| Outgoing {
+            head: if to == Side::Client { head } else { b"" },
             payload: parcel.payload(memory),
-            to: Some(self.peer),
+            to: Some(if to == Side::Client { self.client } else { parcel.far }),
             from: None,
         });
-        self.socket
-            .poll_send(cx, &mut tables.sender, outgoing)
-            .map_ok(Done::Sent)
+        let socket = if to == Side::Client { &self.near } else { &self.far };
+        let sent = std::task::ready!(socket.poll_send(cx, &mut tables.sender, outgoing)).map_err(Some)?;
+        Poll::Ready(Ok(Done::Sent(sent)))
+    }
+
+    fn check(&self, idle: usize) -> Option<Self::Error> {
+        (idle > 3).then_some(None)
+    }
+
+    fn ended(&mut self, why: Self::Error) {
+        *self.ended.lock().unwrap() = Some(why.map_or("idle".to_owned(), |error| error.to_string()));
     }
 }
 
-impl End for Direct {
-    type Far = SocketAddr;
-    type Error = io::Error;
+type Ended = Arc<Mutex<Option<String>>>;
 
-    fn poll_receive(
-        &mut self,
-        cx: &mut Context<'_>,
-        receiver: &mut Receiver,
-        parcels: &mut Vec<Parcel<SocketAddr>>,
-    ) -> Poll<io::Result<usize>> {
-        let came = std::task::ready!(self.socket.poll_receive(cx, receiver, 8, self.size))?;
-        let whole = receiver.datagrams().filter(|datagram| !datagram.is_truncated());
-        parcels.extend(whole.map(|datagram| Parcel {
-            start: datagram.start,
-            len: datagram.length,
-            far: datagram.from.unwrap(),
-        }));
-        Poll::Ready(Ok(came))
-    }
-
-    fn poll_send(
-        &mut self,
-        cx: &mut Context<'_>,
-        tables: &mut Tables,
-        memory: &[u8],
-        parcels: &[Parcel<SocketAddr>],
-    ) -> Poll<io::Result<Done>> {
-        let outgoing = parcels.iter().map(|parcel| Outgoing {
-            head: b"",
-            payload: parcel.payload(memory),
-            to: Some(parcel.far),
-            from: None,
-        });
-        self.socket
-            .poll_send(cx, &mut tables.sender, outgoing)
-            .map_ok(Done::Sent)
-    }
-}
-
-/// An end without a network: it gives what is put into it, and takes as much at a time as it is told to.
+/// Ends without a network: datagrams come from the client as they were put in, and the other end takes as many at a time
+/// as it is told to.
 #[derive(Clone, Default)]
 struct Fake(Arc<Mutex<FakeState>>);
 
 #[derive(Default)]
 struct FakeState {
     to_come: VecDeque<Vec<u8>>,
-    /// For each call: how many it takes; none is not ready. After these it takes everything.
+    /// For each call: how many are taken; none is not ready. After these everything is.
     takes: VecDeque<Option<Done>>,
     got: Vec<Vec<u8>>,
-    waker: Option<std::task::Waker>,
 }
 
-impl End for Fake {
+impl Ends for Fake {
     type Far = ();
-    type Error = &'static str;
+    type Error = ();
 
     fn poll_receive(
         &mut self,
-        cx: &mut Context<'_>,
+        from: Side,
+        _: &mut Context<'_>,
         receiver: &mut Receiver,
         parcels: &mut Vec<Parcel<()>>,
-    ) -> Poll<Result<usize, &'static str>> {
+    ) -> Poll<Result<usize, ()>> {
         let mut state = self.0.lock().unwrap();
-        let batch: Vec<_> = (0..8).map_while(|_| state.to_come.pop_front()).collect();
+        let most = if from == Side::Client { 8 } else { 0 };
+        let batch: Vec<_> = (0..most).map_while(|_| state.to_come.pop_front()).collect();
         if batch.is_empty() {
-            state.waker = Some(cx.waker().clone());
             return Poll::Pending;
         }
         // Through a socket of its own into the memory that datagrams lie in.
@@ -164,12 +142,13 @@ impl End for Fake {
 
     fn poll_send(
         &mut self,
+        to: Side,
         cx: &mut Context<'_>,
         _: &mut Tables,
         memory: &[u8],
         parcels: &[Parcel<()>],
-    ) -> Poll<Result<Done, &'static str>> {
-        assert!(!parcels.is_empty());
+    ) -> Poll<Result<Done, ()>> {
+        assert!(to == Side::Upstream && !parcels.is_empty());
         let mut state = self.0.lock().unwrap();
         let done = match state.takes.pop_front() {
             None => Done::Sent(parcels.len()),
@@ -186,19 +165,12 @@ impl End for Fake {
         }
         Poll::Ready(Ok(done))
     }
-}
 
-#[derive(Default, Clone)]
-struct Ended(Arc<Mutex<Option<String>>>);
-
-impl<C: std::fmt::Debug, R: std::fmt::Debug> Watch<C, R> for Ended {
-    fn check(&self, idle: usize) -> Option<RelayEnd<C, R>> {
-        (idle > 3).then_some(RelayEnd::Idle)
+    fn check(&self, _: usize) -> Option<()> {
+        None
     }
 
-    fn ended(&mut self, end: RelayEnd<C, R>) {
-        *self.0.lock().unwrap() = Some(format!("{end:?}"));
-    }
+    fn ended(&mut self, (): ()) {}
 }
 
 #[expect(clippy::disallowed_methods, reason = "the tests' runtime counts no tasks")]
@@ -243,22 +215,19 @@ async fn association(interval: Duration, options: RelayOptions) -> Association {
     let origin = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let (near, far) = (open(), open());
     client.connect(near.local_addr().unwrap()).await.unwrap();
-    let near = Headed {
-        socket: near,
-        peer: client.local_addr().unwrap(),
-        size: 4096,
-    };
-    let far = Direct {
-        socket: far,
-        size: 4096,
-    };
     let ended = Ended::default();
-    let relay = Relay::new(near, far, options, idle(interval), ended.clone());
+    let ends = Network {
+        near,
+        client: client.local_addr().unwrap(),
+        far,
+        ended: Arc::clone(&ended),
+    };
+    let relay = tokio::spawn(Relay::new(ends, options, idle(interval)));
     Association {
         client,
         origin,
         ended,
-        relay: tokio::spawn(relay),
+        relay,
     }
 }
 
@@ -366,7 +335,7 @@ async fn one_way_traffic_keeps_a_relay_open_and_silence_ends_it_udp_03() {
         assert_eq!(a.origin.recv(&mut buf).await.unwrap(), 1);
     }
     timeout(Duration::from_secs(5), a.relay).await.unwrap().unwrap();
-    assert_eq!(a.ended.0.lock().unwrap().as_deref(), Some("Idle"));
+    assert_eq!(a.ended.lock().unwrap().as_deref(), Some("idle"));
 }
 
 /// Runs a relay from one fake end to the other until everything has arrived.
@@ -375,21 +344,18 @@ async fn fake_relay(
     takes: Vec<Option<Done>>,
     limits: Option<Box<DatagramLimits>>,
 ) -> Vec<Vec<u8>> {
-    let (client, remote) = (Fake::default(), Fake::default());
-    client.0.lock().unwrap().to_come = datagrams.iter().cloned().collect();
-    remote.0.lock().unwrap().takes = takes.into();
-    let relay = Relay::new(
-        client.clone(),
-        remote.clone(),
-        options(limits),
-        idle(LONG),
-        Ended::default(),
-    );
+    let ends = Fake::default();
+    {
+        let mut state = ends.0.lock().unwrap();
+        state.to_come = datagrams.iter().cloned().collect();
+        state.takes = takes.into();
+    }
+    let relay = Relay::new(ends.clone(), options(limits), idle(LONG));
     let all_came = async {
         loop {
             {
-                let (client, remote) = (client.0.lock().unwrap(), remote.0.lock().unwrap());
-                if client.to_come.is_empty() && remote.takes.is_empty() {
+                let state = ends.0.lock().unwrap();
+                if state.to_come.is_empty() && state.takes.is_empty() {
                     return;
                 }
             }
@@ -398,9 +364,9 @@ async fn fake_relay(
     };
     tokio::select! {
         () = relay => panic!("the relay has ended"),
-        () = all_came => {}
+        all_came = timeout(Duration::from_secs(3600), all_came) => all_came.unwrap(),
     }
-    std::mem::take(&mut remote.0.lock().unwrap().got)
+    std::mem::take(&mut ends.0.lock().unwrap().got)
 }
 
 #[tokio::test(start_paused = true)]
@@ -437,47 +403,37 @@ async fn what_is_dropped_is_not_charged_and_the_rest_goes_on() {
 
 #[tokio::test(start_paused = true)]
 async fn a_relay_that_was_given_datagrams_sends_them_first() {
-    let (client, remote) = (Fake::default(), Fake::default());
-    client.0.lock().unwrap().to_come.push_back(b"later".to_vec());
-    let mut relay = Relay::new(client, remote.clone(), options(None), idle(LONG), Ended::default());
+    let ends = Fake::default();
+    ends.0.lock().unwrap().to_come.push_back(b"later".to_vec());
+    let mut relay = Relay::new(ends.clone(), options(None), idle(LONG));
     let parcel = |start, len| Parcel { start, len, far: () };
     relay.preload(b"..early.bird", vec![parcel(2, 5), parcel(8, 4)]);
     let _ = timeout(Duration::from_secs(1), relay).await;
-    assert_eq!(remote.0.lock().unwrap().got, [&b"early"[..], b"bird", b"later"]);
+    assert_eq!(ends.0.lock().unwrap().got, [&b"early"[..], b"bird", b"later"]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_idle_relay_owns_no_list_and_no_buffer() {
-    let (client, remote) = (Fake::default(), Fake::default());
-    client.0.lock().unwrap().to_come.push_back(vec![1; 1000]);
-    let mut relay = Relay::new(
-        client,
-        remote,
-        options(None),
-        idle(Duration::from_millis(200)),
-        Ended::default(),
-    );
+    let ends = Fake::default();
+    ends.0.lock().unwrap().to_come.push_back(vec![1; 1000]);
+    let mut relay = Relay::new(ends.clone(), options(None), idle(Duration::from_millis(200)));
     let _ = timeout(Duration::from_millis(950), &mut relay).await;
     assert_eq!(relay.came(), 1);
     assert_eq!(relay.owned(), 0);
-    assert!(
-        size_of::<Relay<Fake, Fake, Ended>>() <= 320,
-        "{}",
-        size_of::<Relay<Fake, Fake, Ended>>()
-    );
+    assert!(size_of::<Relay<Fake>>() <= 320, "{}", size_of::<Relay<Fake>>());
 }
 
 #[tokio::test]
 async fn a_flood_lets_other_tasks_have_their_turn() {
-    let (client, remote) = (Fake::default(), Fake::default());
-    client.0.lock().unwrap().to_come = (0..1000).map(|_| vec![0; 1000]).collect();
+    let ends = Fake::default();
+    ends.0.lock().unwrap().to_come = (0..1000).map(|_| vec![0; 1000]).collect();
     let small = RelayOptions {
         yield_size: 10_000,
         ..RelayOptions::default()
     };
-    let mut relay = Relay::new(client.clone(), remote, small, idle(LONG), Ended::default());
+    let mut relay = Relay::new(ends.clone(), small, idle(LONG));
     let mut turns = 0;
-    while !client.0.lock().unwrap().to_come.is_empty() {
+    while !ends.0.lock().unwrap().to_come.is_empty() {
         std::future::poll_fn(|cx| {
             assert!(std::pin::Pin::new(&mut relay).poll(cx).is_pending());
             Poll::Ready(())
