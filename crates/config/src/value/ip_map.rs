@@ -21,7 +21,7 @@ impl IpMap {
     /// use the one that it knows.
     pub fn apply(&self, ip: IpAddr) -> IpAddr {
         let Some(map) = &self.0 else { return ip };
-        map.get(&ip).copied().unwrap_or(match ip {
+        map.get(&ip).copied().unwrap_or_else(|| match ip {
             IpAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
             IpAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
         })
