@@ -259,3 +259,66 @@ impl<'a> Stall<'a> {
         self.log_due
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use sluice_io::SecureIo;
+    use sluice_io::wheel::Wheel;
+    use tokio::io::{AsyncRead, ReadBuf};
+
+    use super::*;
+
+    /// TLS whose peer takes nothing more, `close_notify` neither.
+    struct Full(Stream);
+
+    impl SecureIo for Full {
+        fn transport(&self) -> &Stream {
+            &self.0
+        }
+    }
+
+    impl AsyncRead for Full {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    impl AsyncWrite for Full {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Pending
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    /// TLS-04.
+    #[tokio::test]
+    async fn a_client_that_does_not_read_does_not_keep_its_connection_open() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let tcp = tokio::net::TcpStream::connect(addr).await.unwrap();
+        tokio::time::pause();
+        let wheel = Wheel::new();
+        let client = Client {
+            stream: Stream::Secure(Box::new(Full(tcp.into()))),
+            buf: ReadBuffer::default(),
+            timer: wheel.timer(),
+            peers: Peers {
+                client: addr,
+                server: addr,
+            },
+            waiting_since: Instant::now(),
+        };
+        tokio::select! {
+            () = client.close() => {}
+            () = wheel.run() => {}
+            () = tokio::time::sleep(2 * LINGER) => panic!("still open"),
+        }
+    }
+}
