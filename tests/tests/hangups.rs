@@ -1,5 +1,7 @@
 //! Clients that go away, or stop reading, at the wrong moment.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::time::Duration;
 
 use rustix::net::sockopt::set_socket_linger;
