@@ -92,7 +92,7 @@ impl Ends for Network {
     }
 
     fn ended(&mut self, why: Self::Error) {
-        *self.ended.lock().unwrap() = Some(why.map_or("idle".to_owned(), |error| error.to_string()));
+        *self.ended.lock().unwrap() = Some(why.map_or_else(|| "idle".to_owned(), |error| error.to_string()));
     }
 }
 
