@@ -43,9 +43,34 @@ pub(crate) struct Context {
     pub(crate) section: String,
     pub(crate) kind: Option<&'static str>,
     pub(crate) notes: RefCell<Vec<(Path, String)>>,
+    /// The structs and enums that were asked for and their names, if that is what decoding is for.
+    pub(crate) asked: RefCell<Option<Vec<Asked>>>,
+}
+
+/// A place, and the names that the struct there takes of its fields, or the enum of its variants.
+#[derive(Clone, Debug)]
+pub(crate) struct Asked {
+    pub(crate) at: Path,
+    pub(crate) what: Names,
+    pub(crate) names: &'static [&'static str],
+}
+
+/// What has names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Names {
+    Fields,
+    Variants,
 }
 
 impl Context {
+    /// A context that gathers what is asked for.
+    pub(crate) fn capturing() -> Self {
+        Self {
+            asked: RefCell::new(Some(Vec::new())),
+            ..Self::default()
+        }
+    }
+
     pub(crate) fn note(&self, path: Path, message: String) {
         self.notes.borrow_mut().push((path, message));
     }
@@ -107,6 +132,13 @@ impl<'a> Decoder<'a> {
             DecodeError::unfit(self.node, expected)
         };
         error.or_at(self.trail)
+    }
+
+    fn capture(&self, what: Names, names: &'static [&'static str]) {
+        if let Some(asked) = &mut *self.context.asked.borrow_mut() {
+            let at = self.trail.to_path();
+            asked.push(Asked { at, what, names });
+        }
     }
 
     /// Adds the place to a visitor's error, and takes a secret out of it.
@@ -349,6 +381,7 @@ impl<'de> de::Deserializer<'de> for Decoder<'_> {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, DecodeError> {
+        self.capture(Names::Fields, fields);
         match self.node {
             Node::Map(entries) => self.placed(visitor.visit_map(Entries::of_struct(self, entries, fields))),
             _ => Err(self.unfit("a map")),
@@ -365,6 +398,7 @@ impl<'de> de::Deserializer<'de> for Decoder<'_> {
             let access = ShapeAccess::choose(self, variants)?;
             return self.placed(visitor.visit_enum(access));
         }
+        self.capture(Names::Variants, variants);
         let Node::Str(word) = self.node else {
             return Err(self.unfit(one_of(variants)));
         };

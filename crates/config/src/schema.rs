@@ -1,16 +1,23 @@
 //! JSON Schemas of sections, for editors that complete and check.
 
-use schemars::{Schema, SchemaGenerator, json_schema};
+mod aliases;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use crate::kinds::{self, Kinds};
 
 /// The schema of a hybrid section: a list of nodes, or of paths of files that hold some.
 pub fn nodes<T: Kinds>(generator: &mut SchemaGenerator) -> Schema {
-    let kinds: Vec<Schema> = T::kinds()
-        .iter()
-        .map(|kind| node::<T>(kind.name, (kind.schema)(generator)))
-        .collect();
+    let mut kinds: Vec<Value> = Vec::new();
+    for kind in T::kinds() {
+        let mut config = (kind.schema)(generator).to_value();
+        aliases::add(&mut config, generator.definitions_mut(), &|decoder| {
+            (kind.decode)(decoder).err()
+        });
+        kinds.push(node::<T>(kind.name, config));
+    }
     json_schema!({
         "anyOf": [
             {"type": "string", "description": "the path of a file or folder that holds the nodes"},
@@ -22,9 +29,20 @@ pub fn nodes<T: Kinds>(generator: &mut SchemaGenerator) -> Schema {
     })
 }
 
+/// The schema of a plain section, every name of its keys included.
+pub fn section<T: JsonSchema + DeserializeOwned>(generator: &mut SchemaGenerator) -> Schema {
+    let mut schema = generator.subschema_for::<T>().to_value();
+    aliases::add(&mut schema, generator.definitions_mut(), &|decoder| {
+        T::deserialize(decoder).err()
+    });
+    Schema::try_from(schema).unwrap_or_default()
+}
+
 /// The schema of one kind's config, and `name` and `type` beside its keys.
-fn node<T: Kinds>(kind: &str, mut config: Schema) -> Schema {
-    let object = config.ensure_object();
+fn node<T: Kinds>(kind: &str, config: Value) -> Value {
+    let Value::Object(mut object) = config else {
+        return config;
+    };
     object.entry("type").or_insert_with(|| json!("object"));
     let mut properties = Map::new();
     properties.insert(
@@ -46,7 +64,7 @@ fn node<T: Kinds>(kind: &str, mut config: Schema) -> Schema {
     }
     object.insert("properties".to_owned(), Value::Object(properties));
     object.insert("required".to_owned(), Value::Array(required));
-    config
+    Value::Object(object)
 }
 
 /// Gives a type the schema of the form that it is read through, as `#[serde(from = "…")]` names it.
@@ -68,3 +86,6 @@ macro_rules! schema_as {
         }
     };
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,8 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use schemars::{Schema, SchemaGenerator};
+use schemars::{JsonSchema, SchemaGenerator};
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use sluice_config::Load;
 use sluice_control::Methods;
@@ -113,7 +114,6 @@ pub struct Context {
 }
 
 /// The schema of `T` as a value for [`Daemon::schema`].
-pub fn schema_of<T: schemars::JsonSchema>(generator: &mut SchemaGenerator) -> Value {
-    let schema: Schema = generator.subschema_for::<T>();
-    schema.into()
+pub fn schema_of<T: JsonSchema + DeserializeOwned>(generator: &mut SchemaGenerator) -> Value {
+    sluice_config::schema::section::<T>(generator).into()
 }

@@ -217,9 +217,13 @@ impl<'de> de::MapAccess<'de> for Entries<'_> {
         let filler;
         let node = match node {
             Node::Gap(Gap::Probe) => {
-                return Err(DecodeError::new(What::Probed {
+                let answer = DecodeError::new(What::Probed {
                     alias: self.lost(field),
-                })
+                });
+                return Err(DecodeError {
+                    field: Some(field),
+                    ..answer
+                }
                 .or_at(trail));
             }
             Node::Gap(Gap::Filler(candidate)) => {
