@@ -100,7 +100,7 @@ impl Connector {
             .ssl(name, port, alpn)
             .map_err(|error| HandshakeError::Library(Box::new(error)))?;
         let timeout = self.0.handshake_timeout;
-        match tokio::time::timeout(timeout, OpensslStream::handshake(ssl, io, Side::Client)).await {
+        match tokio::time::timeout(timeout, OpensslStream::handshake(ssl, io, Vec::new(), Side::Client)).await {
             Ok(result) => {
                 let stream = result?;
                 self.keep_renewed(stream.ssl());

@@ -55,6 +55,8 @@ impl<IO> Drop for OpensslStream<IO> {
 struct Bridge<IO> {
     io: IO,
     waker: Waker,
+    /// Read from the connection before the library was chosen for it, and not yet handed over.
+    head: Vec<u8>,
     out: Vec<u8>,
     /// Set while reading beside a writer that waits for the connection: its waker must stay registered.
     hold: bool,
@@ -66,6 +68,13 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Read for Bridge<IO> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         if self.is_full() {
             return Err(io::ErrorKind::WouldBlock.into());
+        }
+        if !self.head.is_empty() {
+            let count = self.head.len().min(buf.len());
+            buf.iter_mut()
+                .zip(self.head.drain(..count))
+                .for_each(|(to, from)| *to = from);
+            return Ok(count);
         }
         let Self { io, waker, .. } = self;
         let mut buf = ReadBuf::new(buf);
@@ -135,11 +144,12 @@ pub(crate) enum Side {
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> OpensslStream<IO> {
-    /// Shakes hands over `io`.
-    pub(crate) async fn handshake(ssl: Ssl, io: IO, side: Side) -> Result<Self, HandshakeError> {
+    /// Shakes hands over `io`, of which `head` has been read already.
+    pub(crate) async fn handshake(ssl: Ssl, io: IO, head: Vec<u8>, side: Side) -> Result<Self, HandshakeError> {
         let bridge = Bridge {
             io,
             waker: Waker::noop().clone(),
+            head,
             out: Vec::new(),
             hold: false,
             held_up: None,

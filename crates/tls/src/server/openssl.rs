@@ -3,15 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use openssl::error::ErrorStack;
 use openssl::hash::{Hasher, MessageDigest};
 use openssl::pkey::Id;
 use openssl::ssl::{
-    AlpnError, SniError, Ssl, SslAcceptor, SslAlert, SslContext, SslContextBuilder, SslMethod, SslOptions, SslRef,
-    SslSessionCacheMode, SslVerifyMode,
+    AlpnError, NameType, SniError, Ssl, SslAcceptor, SslAlert, SslContext, SslContextBuilder, SslMethod, SslOptions,
+    SslRef, SslSessionCacheMode, SslVerifyMode,
 };
 use openssl::stack::Stack;
 use openssl::x509::store::X509StoreBuilder;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
 use super::{ClientAuth, Pair, TlsServerParams, pairs_for};
 use crate::client::{add_system_anchors, set_common};
@@ -25,19 +26,29 @@ pub struct OpensslAcceptor(Arc<Inner>);
 
 struct Inner {
     context: SslContext,
+    /// For clients that speak TLCP, beside `context` for the others. Tongsuo could tell them apart itself, but puts a
+    /// buffer of its own before the connection to do so, where the openssl crate then takes it for the connection.
+    tlcp: Option<SslContext>,
     handshake_timeout: Duration,
 }
 
 impl OpensslAcceptor {
     pub(super) fn new(params: &TlsServerParams) -> Result<Self, BuildError> {
-        let mut context = new_context(params)?;
-        set_common(&mut context);
-        set_certificates(&mut context, params);
-        set_client_auth(&mut context, &params.client_auth)?;
-        set_alpn(&mut context, params);
-        set_resumption(&mut context, params)?;
+        let tls = (!params.pairs.is_empty()).then(|| tls_context(params)).transpose()?;
+        let tlcp = tlcp_context(params)?;
+        let (context, tlcp) = match (tls, tlcp) {
+            (Some(tls), tlcp) => (tls, tlcp),
+            (None, Some(tlcp)) => (tlcp, None),
+            (None, None) => {
+                return Err(BuildError::Needs {
+                    key: "a TLS server".into(),
+                    other: "cert_pairs".into(),
+                });
+            }
+        };
         Ok(Self(Arc::new(Inner {
-            context: context.build(),
+            context,
+            tlcp,
             handshake_timeout: params.handshake_timeout,
         })))
     }
@@ -46,15 +57,34 @@ impl OpensslAcceptor {
         self.0.handshake_timeout
     }
 
-    pub(super) async fn accept<IO>(&self, io: IO) -> Result<TlsStream<IO>, HandshakeError>
+    pub(super) async fn accept<IO>(&self, mut io: IO) -> Result<TlsStream<IO>, HandshakeError>
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
-        let ssl = Ssl::new(&self.0.context).map_err(|error| HandshakeError::Library(Box::new(error)))?;
-        OpensslStream::handshake(ssl, io, Side::Server)
+        let mut head = Vec::new();
+        let context = match &self.0.tlcp {
+            Some(tlcp) if is_tlcp(&mut io, &mut head).await? => tlcp,
+            _ => &self.0.context,
+        };
+        let ssl = Ssl::new(context).map_err(|error| HandshakeError::Library(Box::new(error)))?;
+        OpensslStream::handshake(ssl, io, head, Side::Server)
             .await
             .map(TlsStream::openssl)
     }
+}
+
+/// Reads as far as the version in the first record's header, and looks whether it is TLCP's.
+async fn is_tlcp<IO: AsyncRead + Unpin>(io: &mut IO, head: &mut Vec<u8>) -> Result<bool, HandshakeError> {
+    while head.len() < 3 {
+        let mut bytes = [0; 3];
+        let room = bytes.get_mut(head.len()..).unwrap_or_default();
+        match io.read(room).await {
+            Ok(0) => return Err(HandshakeError::Closed),
+            Ok(count) => head.extend_from_slice(room.get(..count).unwrap_or_default()),
+            Err(error) => return Err(HandshakeError::Io(error)),
+        }
+    }
+    Ok(head.ends_with(&[1, 1]))
 }
 
 impl std::fmt::Debug for OpensslAcceptor {
@@ -63,62 +93,61 @@ impl std::fmt::Debug for OpensslAcceptor {
     }
 }
 
-/// Mozilla's profile, as the openssl crate has it.
-fn new_context(params: &TlsServerParams) -> Result<SslContextBuilder, BuildError> {
-    #[cfg(feature = "tongsuo")]
-    if !params.tlcp_pairs.is_empty() {
-        return new_tlcp_context(!params.pairs.is_empty());
-    }
-    let _ = params;
+/// TLS with Mozilla's profile.
+fn tls_context(params: &TlsServerParams) -> Result<SslContext, BuildError> {
     let mut context = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls_server())?;
-    // The crate's type has no way back to the builder; swapping it for a plain one gives that.
-    let plain = SslContextBuilder::new(SslMethod::tls_server())?;
-    Ok(std::mem::replace(&mut *context, plain))
+    let pairs = Arc::clone(&params.pairs);
+    choose_certificates(&mut context, move |ssl, name| use_pairs(ssl, &pairs_for(&pairs, name)));
+    set_all(&mut context, params)?;
+    Ok(context.build().into_context())
 }
 
-/// TLCP, and beside it TLS: a connection speaks what its client speaks.
 #[cfg(feature = "tongsuo")]
-fn new_tlcp_context(with_tls: bool) -> Result<SslContextBuilder, BuildError> {
-    const INTERMEDIATE: &str = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:\
-        ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:\
-        ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305";
-    let tlcp = crate::tlcp::default_ciphers(true);
-    let mut context = if with_tls {
-        let mut context = SslContextBuilder::new(SslMethod::tls_server())?;
-        context.set_options(SslOptions::NO_TLSV1 | SslOptions::NO_TLSV1_1);
-        context.set_cipher_list(&format!("{INTERMEDIATE}:{tlcp}"))?;
-        context
-    } else {
-        let mut context = SslContextBuilder::new(crate::tlcp::server_method())?;
-        context.set_cipher_list(&tlcp)?;
-        context
-    };
+fn tlcp_context(params: &TlsServerParams) -> Result<Option<SslContext>, BuildError> {
+    if params.tlcp_pairs.is_empty() {
+        return Ok(None);
+    }
+    let mut context = SslContextBuilder::new(crate::tlcp::server_method())?;
     crate::tlcp::enable(&mut context);
-    Ok(context)
+    context.set_cipher_list(&crate::tlcp::default_ciphers(true))?;
+    let pairs = Arc::clone(&params.tlcp_pairs);
+    choose_certificates(&mut context, move |ssl, name| match pairs_for(&pairs, name).first() {
+        Some(pair) => crate::tlcp::use_with_connection(ssl, &pair.identity),
+        None => Ok(()),
+    });
+    set_all(&mut context, params)?;
+    Ok(Some(context.build()))
+}
+
+/// There are no pairs for it.
+#[cfg(not(feature = "tongsuo"))]
+fn tlcp_context(_: &TlsServerParams) -> Result<Option<SslContext>, BuildError> {
+    Ok(None)
+}
+
+fn set_all(context: &mut SslContextBuilder, params: &TlsServerParams) -> Result<(), BuildError> {
+    set_common(context);
+    set_client_auth(context, &params.client_auth)?;
+    set_alpn(context, params);
+    set_resumption(context, params)
 }
 
 /// Certificates are chosen for each connection: a context holds one chain, and of each kind of key one certificate.
-fn set_certificates(context: &mut SslContextBuilder, params: &TlsServerParams) {
-    let pairs = Arc::clone(&params.pairs);
-    #[cfg(feature = "tongsuo")]
-    let tlcp_pairs = Arc::clone(&params.tlcp_pairs);
+fn choose_certificates(
+    context: &mut SslContextBuilder,
+    choose: impl Fn(&mut SslRef, Option<&str>) -> Result<(), ErrorStack> + Send + Sync + 'static,
+) {
     // OpenSSL calls it without a name, too.
     context.set_servername_callback(move |ssl, alert| {
-        let name = ssl.servername(openssl::ssl::NameType::HOST_NAME).map(str::to_owned);
-        let used = use_pairs(ssl, &pairs_for(&pairs, name.as_deref()));
-        #[cfg(feature = "tongsuo")]
-        let used = used.and_then(|()| match pairs_for(&tlcp_pairs, name.as_deref()).first() {
-            Some(pair) => crate::tlcp::use_with_connection(ssl, &pair.identity),
-            None => Ok(()),
-        });
-        used.map_err(|_| {
+        let name = ssl.servername(NameType::HOST_NAME).map(str::to_owned);
+        choose(ssl, name.as_deref()).map_err(|_| {
             *alert = SslAlert::INTERNAL_ERROR;
             SniError::ALERT_FATAL
         })
     });
 }
 
-fn use_pairs(ssl: &mut SslRef, pairs: &[&Pair]) -> Result<(), openssl::error::ErrorStack> {
+fn use_pairs(ssl: &mut SslRef, pairs: &[&Pair]) -> Result<(), ErrorStack> {
     let mut kinds: Vec<Id> = Vec::with_capacity(pairs.len());
     for Pair { identity, .. } in pairs {
         // A second one of a kind would replace the first.
