@@ -44,6 +44,8 @@ pub(crate) struct Task {
     pub(crate) traffic: Traffic,
     /// Nanoseconds from the beginning until the request body was through.
     upload_done: Tally,
+    /// How the connection came about, as far as it is known.
+    path: Path,
     record: Option<Box<TaskRecord>>,
 }
 
@@ -93,6 +95,7 @@ impl Task {
             created,
             traffic: Traffic::new(&server.stats, permit),
             upload_done: Tally::default(),
+            path: Path::default(),
             record,
         };
         if task.server.options.log_on_created {
@@ -155,8 +158,8 @@ impl Task {
     }
 
     /// How the connection came about, as far as it is known; for the headers that tell of it.
-    pub(crate) fn path(&self) -> Option<&Path> {
-        self.record.as_deref().map(|record| &record.path)
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Whether a record is kept.
@@ -218,10 +221,10 @@ impl Task {
     /// The upstream is connected; `reused` tells whether by a kept connection, for tasks that may use one.
     pub(crate) fn connected(&mut self, escaper: &Arc<EscaperStats>, path: &Path, reused: Option<bool>) {
         self.traffic.set_escaper(escaper);
+        self.path = path.clone();
         if let Some(record) = &mut self.record {
             record.stage = Stage::Connected;
             record.escaper = Some(Arc::clone(&escaper.name));
-            record.path = path.clone();
             if let Some(notes) = &mut record.forward {
                 notes.reused = reused;
             }
@@ -233,9 +236,9 @@ impl Task {
 
     /// The connection did not come about; how far it got belongs into the record.
     pub(crate) fn not_connected(&mut self, escaper: &Arc<EscaperStats>, path: &Path) {
+        self.path = path.clone();
         if let Some(record) = &mut self.record {
             record.escaper = Some(Arc::clone(&escaper.name));
-            record.path = path.clone();
         }
     }
 
@@ -272,8 +275,9 @@ impl Task {
         }
     }
 
-    /// Moves what was counted by shared reference into a record.
+    /// Moves what is kept beside the record into it.
     fn settle(&self, record: &mut TaskRecord) {
+        record.path = self.path.clone();
         record.bytes = self.traffic.bytes();
         if let Some(notes) = &mut record.forward
             && notes.request_sent.is_zero()

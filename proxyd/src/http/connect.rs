@@ -67,7 +67,7 @@ pub(crate) async fn connect(session: &mut Session, mut client: Client, request: 
     task.connected(&connected.escaper.stats, &path, None);
     task.set_stage(Stage::Replying);
     let mut extra = Vec::new();
-    server.options.put_own_headers(Some(&path), &mut extra);
+    server.options.put_own_headers(&path, &mut extra);
     let mut out = buffer::take();
     put_connected(&extra, &mut out);
     task.traffic.wrote_overhead(out.len() as u64);

@@ -50,8 +50,7 @@ impl TellTale {
     }
 
     /// For a response of our own: the 200 of CONNECT, or an error that tells of the upstream.
-    pub(crate) fn put_own(&self, path: Option<&Path>, out: &mut Vec<u8>) {
-        let Some(path) = path else { return };
+    pub(crate) fn put_own(&self, path: &Path, out: &mut Vec<u8>) {
         if self.echo {
             if let Some(peer) = path.peer {
                 self.put("Upstream-Addr", &peer.to_string(), out);

@@ -270,7 +270,7 @@ impl Options {
     }
 
     /// Appends the headers that a response of our own gets.
-    pub(crate) fn put_own_headers(&self, path: Option<&Path>, out: &mut Vec<u8>) {
+    pub(crate) fn put_own_headers(&self, path: &Path, out: &mut Vec<u8>) {
         self.tell_tale.put_own(path, out);
     }
 }
