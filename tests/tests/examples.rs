@@ -9,7 +9,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use sluice_testkit::binary;
 
@@ -172,6 +172,42 @@ fn every_example_is_good() {
         assert!(errors.is_empty(), "{}:\n{errors}", main.display());
         assert!(main.with_file_name("README.md").exists(), "{}", main.display());
     }
+}
+
+/// What an editor would mark: the schema of the group, asked by somebody else's validator.
+#[test]
+fn every_example_fits_the_schema_and_a_misspelt_one_does_not() {
+    const VALIDATE: &str = r"
+import json, sys, jsonschema_rs, yaml
+schema = jsonschema_rs.validator_for(json.load(sys.stdin))
+for name in sys.argv[1:]:
+    for document in yaml.safe_load_all(open(name)):
+        for error in schema.iter_errors(document):
+            print(name, error.instance_path)
+";
+    let dir = tempfile::TempDir::new().unwrap();
+    let misspelt = dir.path().join("misspelt.yml");
+    let text = fs::read_to_string(root().join("examples/quickstart/main.yml")).unwrap();
+    fs::write(&misspelt, text.replace("http_proxy", "htp_proxy")).unwrap();
+    let mut schema = Command::new(binary("sluicectl"))
+        .arg("schema")
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut examples = files(&root().join("examples"), &|path| path.ends_with("main.yml"));
+    examples.push(misspelt.clone());
+    let output = Command::new("python3")
+        .args(["-c", VALIDATE])
+        .args(&examples)
+        .stdin(schema.stdout.take().unwrap())
+        .output()
+        .unwrap();
+    assert!(
+        schema.wait().unwrap().success() && output.status.success(),
+        "{output:?}"
+    );
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(told.trim(), format!("{} ['server']", misspelt.display()));
 }
 
 #[test]
