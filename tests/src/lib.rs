@@ -10,7 +10,8 @@ use serde_json::Value;
 /// An `http_proxy` on the port named `http` and a `direct_fixed` that may connect to loopback, where all peers of the
 /// tests are. `server` and `escaper` are more keys of theirs, as in a YAML flow map: `a: 1, b: [2]`.
 ///
-/// No name is resolved: see [`resolving_proxy`].
+/// No name is resolved: it does not exist if a resolverd of the same group runs, else it is waited for in vain.
+/// See [`resolving_proxy`].
 pub fn proxy(server: &str, escaper: &str) -> String {
     let resolver = "{name: dns, type: deny_all}";
     config(resolver, server, &format!("{LOOPBACK}, {escaper}"))

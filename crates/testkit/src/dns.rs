@@ -122,11 +122,18 @@ impl Dnsmasq {
 
     /// How often it was asked for a name, of any type.
     pub fn queries(&self, name: &str) -> usize {
+        self.query_types(name).len()
+    }
+
+    /// The types that it was asked for of a name, in the order of the questions.
+    pub fn query_types(&self, name: &str) -> Vec<String> {
         let log = self.process.as_ref().map(Process::stderr).unwrap_or_default();
-        let asked = format!(" {name} from ");
+        let asked = format!("] {name} from ");
         log.lines()
-            .filter(|line| line.contains("query[") && line.contains(&asked))
-            .count()
+            .filter(|line| line.contains(&asked))
+            .filter_map(|line| line.split_once("query[")?.1.split_once(']'))
+            .map(|(kind, _)| kind.to_owned())
+            .collect()
     }
 }
 
