@@ -40,4 +40,4 @@ fn next_id() -> u64 {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -3,12 +3,16 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use sluice_testkit::{Daemon, Origin, Wire, assert_eventually, curl, python};
+use sluice_testkit::{Daemon, Origin, Wire, assert_eventually, curl, python, sluicectl};
 use sluice_tests::{Gate, noise, proxy};
 
 /// The password is `toor`.
 const TOKEN: &str = "{salt: 113323bdab6fd2cc, sha1: ff9d5c1a14328dd85ee95d4e574bd0558a1dfa96}";
 const TOKEN_JSON: &str = r#"{"salt": "113323bdab6fd2cc", "sha1": "ff9d5c1a14328dd85ee95d4e574bd0558a1dfa96"}"#;
+
+/// The password is `open sesame`.
+const SHA512: &str =
+    "$6$saltsalt12345678$s24eYBRjFfNAaVckDSLuF2nhQIqYGgQAfsceyvtp2.bLnwaXMyRZElVvm5wV9ls6yXdrtXzRql/pnf7RXa/0V/";
 
 /// A proxy whose users are the group `staff` with these keys; `server` and `escaper` are more keys of theirs.
 fn with_users(group: &str, server: &str, escaper: &str) -> String {
@@ -137,7 +141,7 @@ async fn passwords_of_every_kind_of_hash_are_checked() {
         "$1$Ab3dEf9h$3iPHL6KZDeYBu4khOz6YW1",
         "$5$saltsalt12345678$goDNvcrNj8LWxZUR8xlOdUf7utTe2wtzGpTUpwir9L1",
         "$5$rounds=10000$saltsalt$3/L5pzkLzBxM2VJWAAoTESufMGyS.GeTcu7lcsnQv/8",
-        "{type: xcrypt_hash, value: $6$saltsalt12345678$s24eYBRjFfNAaVckDSLuF2nhQIqYGgQAfsceyvtp2.bLnwaXMyRZElVvm5wV9ls6yXdrtXzRql/pnf7RXa/0V/}",
+        &format!("{{type: xcrypt_hash, value: {SHA512}}}"),
     ];
     let users: Vec<String> = tokens
         .iter()
@@ -776,6 +780,37 @@ async fn publish(daemon: &Daemon, users: Value) -> Result<Value, sluice_testkit:
     daemon
         .call("user-group.publish-user", json!({"name": "staff", "users": users}))
         .await
+}
+
+#[tokio::test]
+async fn the_command_line_publishes_and_lists_users() {
+    let daemon = Daemon::proxyd(&with_static(&root(""), "")).start().await;
+    let group = daemon.group();
+    let dir = group.runtime_dir();
+    let dir = dir.to_str().unwrap();
+    let run = async |args: &[&str]| sluicectl([&["-C", dir, "proxyd"], args].concat()).await;
+    let many: Vec<Value> = (0..20_000)
+        .map(|n| json!({"name": format!("user-{n:05}"), "token": SHA512}))
+        .collect();
+    let file = group.write_file("users.json", &Value::from(many).to_string());
+    let published = run(&["user-group", "staff", "publish-user", file.to_str().unwrap()]).await;
+    assert_eq!(
+        (published.code, published.stdout.trim()),
+        (Some(0), "notice: 20000 users published"),
+        "{published:?}"
+    );
+    let listed = run(&["user-group", "staff", "list-dynamic-user"]).await;
+    assert_eq!((listed.code, listed.stdout.lines().count()), (Some(0), 20_000));
+    assert_eq!(listed.stdout.lines().next(), Some("user-00000"));
+    let listed = run(&["user-group", "staff", "list-static-user"]).await;
+    assert_eq!((listed.code, listed.stdout.trim()), (Some(0), "root"));
+    let groups = run(&["list", "user-group"]).await;
+    assert_eq!((groups.code, groups.stdout.trim()), (Some(0), "staff"));
+    let broken = group.write_file("broken.json", r#"[{"name": "x", "tokn": 1}]"#);
+    let refused = run(&["user-group", "staff", "publish", broken.to_str().unwrap()]).await;
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.stderr.contains("[0] `x`: unknown key `tokn`"), "{refused:?}");
+    daemon.stop().await.assert_clean();
 }
 
 /// AU-02, AU-03.

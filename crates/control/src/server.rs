@@ -17,7 +17,7 @@ use crate::{Code, Error, Listener, Methods, request};
 /// What a client may cost.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Longest request, in bytes without its end of line; 1 MiB.
+    /// Longest request, in bytes without its end of line; 64 MiB, since lists of users are published in one.
     pub line: usize,
     /// Connections served at a time; 64. One more is told so and closed.
     pub connections: usize,
@@ -30,7 +30,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            line: 1 << 20,
+            line: 64 << 20,
             connections: 64,
             recv_timeout: Duration::from_secs(30),
             send_timeout: Duration::from_secs(1),

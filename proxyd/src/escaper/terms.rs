@@ -147,8 +147,80 @@ fn clamp(own: TcpConnect, user: TcpConnect) -> TcpConnect {
 mod tests {
     use super::*;
 
-    fn connect(yaml: &str) -> TcpConnect {
+    use crate::user::tests::permit;
+
+    fn value<T: serde::de::DeserializeOwned>(yaml: &str) -> T {
         sluice_config::decode_text(yaml).unwrap()
+    }
+
+    fn terms(strategy: &str, off: (bool, bool), misc: &str) -> OwnTerms {
+        OwnTerms::new(
+            value(strategy),
+            off,
+            value("{own.test: 192.0.2.1, both.test: 192.0.2.2}"),
+            value("{}"),
+            (&value(misc), value("{}")),
+        )
+    }
+
+    /// AU-13.
+    #[tokio::test]
+    async fn options_of_user_and_escaper_come_together() {
+        let own = terms("{}", (false, false), "{tos: 1, mark: 2, mss: 1400, no_delay: false}");
+        let keys = "tcp_remote_misc_opts: {tos: 16, mark: 7, mss: 1460, ttl: 9}, tcp_remote_keepalive: 20s";
+        let permit = permit(keys).await;
+        let options = own.options(Some(&permit));
+        assert_eq!((options.type_of_service, options.netfilter_mark), (Some(16), Some(7)));
+        assert_eq!((options.max_segment_size, options.time_to_live), (Some(1400), Some(9)));
+        assert_eq!(options.no_delay, Some(false));
+        assert_eq!(options.keepalive.map(|keepalive| keepalive.idle.as_secs()), Some(20));
+        let options = own.options(None);
+        assert_eq!((options.type_of_service, options.keepalive), (Some(1), None));
+    }
+
+    #[tokio::test]
+    async fn a_user_chooses_families_where_the_escaper_leaves_a_choice() {
+        use Family::{V4, V6};
+        let of_site = "resolve_strategy: ipv4_only, explicit_sites: [{id: s, exact_match: site.test, resolve_strategy: ipv6only}]";
+        for (strategy, off, user, first, second) in [
+            ("ipv4first", (false, false), "resolve_strategy: ipv6first", V6, Some(V4)),
+            ("ipv4first", (false, false), "resolve_strategy: ipv6_only", V6, None),
+            ("ipv4only", (false, false), "resolve_strategy: ipv6first", V4, None),
+            // Nothing would be left: the escaper has its way.
+            ("ipv4first", (false, true), "resolve_strategy: ipv6only", V4, None),
+            ("ipv4first", (false, true), "resolve_strategy: ipv6first", V4, None),
+            ("ipv4first", (false, false), of_site, V6, None),
+            ("ipv6first", (false, false), "request_max_alive: 1", V6, Some(V4)),
+        ] {
+            let permit = permit(user).await;
+            let order = terms(strategy, off, "{}").order(Some(&permit));
+            assert_eq!((order.first, order.second), (first, second), "{strategy} {user}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_users_redirections_come_before_the_escapers() {
+        let own = terms("{}", (false, false), "{}");
+        let permit = permit("resolve_redirection: {both.test: 198.51.100.1, alias.test: own.test}").await;
+        for (host, permit, expected) in [
+            ("both.test", Some(&permit), "198.51.100.1"),
+            ("alias.test", Some(&permit), "192.0.2.1"),
+            ("own.test", Some(&permit), "192.0.2.1"),
+            ("both.test", None, "192.0.2.2"),
+            ("alias.test", None, "alias.test"),
+        ] {
+            let host = Host::parse(host).unwrap();
+            let target = match own.target(&host, own.order(permit), permit) {
+                Target::Address(ip) => ip.to_string(),
+                Target::Addresses(ips) => ips[0].to_string(),
+                Target::Domain(domain) => domain.into(),
+            };
+            assert_eq!(target, expected, "{host}");
+        }
+    }
+
+    fn connect(yaml: &str) -> TcpConnect {
+        value(yaml)
     }
 
     /// LM-03.

@@ -81,6 +81,13 @@ impl Fixture {
     }
 }
 
+/// The leave of a user with these keys.
+pub(crate) async fn permit(keys: &str) -> Permit {
+    let users = Fixture::new(&format!("static_users: [{{name: a, token: ~, {keys}}}]"));
+    let mut login = users.login("a", "").await.ok().unwrap();
+    get(&mut login, "site.test:80").ok().unwrap()
+}
+
 fn target(text: &str) -> Upstream {
     Upstream::parse(text).unwrap()
 }
@@ -422,6 +429,13 @@ fn users_in_json_and_yaml_are_the_same() {
         assert_eq!(Users::from_json(empty).unwrap().configs, []);
         assert_eq!(Users::from_yaml(empty).unwrap().configs, []);
     }
+}
+
+#[test]
+fn the_users_of_the_example_are_good() {
+    let users = Users::from_json(include_str!("../../../examples/users/guests.json")).unwrap();
+    assert_eq!(users.configs.len(), 2);
+    assert!(users.configs[0].token.verify("open sesame"));
 }
 
 #[test]
