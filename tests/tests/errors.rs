@@ -42,9 +42,13 @@ async fn assert_reply(wire: &mut Wire, url: &str, status: u16, reason: &str, clo
 async fn failures_to_connect_have_their_statuses_and_keep_the_client_connection() {
     let hole = BlackHole::on("127.0.0.1:0");
     let origin = Origin::hello("hi");
-    let resolverd = Daemon::resolverd(&proxy("", "tcp_connect: {max_retry: 0, each_timeout: 200ms}"))
-        .start()
-        .await;
+    // The origin takes a ClientHello for the beginning of a request, and waits.
+    let resolverd = Daemon::resolverd(&proxy(
+        "tls_client: {handshake_timeout: 300ms}",
+        "tcp_connect: {max_retry: 0, each_timeout: 200ms}",
+    ))
+    .start()
+    .await;
     let daemon = resolverd.group().proxyd().await;
     let mut wire = daemon.connect("http").await;
     for (url, status, reason) in [
