@@ -11,6 +11,7 @@ use serde_json::json;
 use sluice_testkit::{Ca, Daemon, Group, Origin, Statsd, Wire, assert_eventually, curl};
 use sluice_tests::{config_with, finished};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 
 async fn get(daemon: &Daemon, port: &str, origin: &Origin) -> Option<u16> {
     let mut wire = daemon.connect(port).await;
@@ -60,16 +61,15 @@ async fn many_reloads_of_servers_before_servers_lose_no_connection() {
     };
     let daemon = Arc::new(Daemon::proxyd(&chain(1)).start().await);
     let (done, served) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-    let clients: Vec<_> = [
+    let mut clients = JoinSet::new();
+    for (port, header) in [
         ("inner", ""),
         ("outer", ""),
         ("headed", "PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n"),
-    ]
-    .into_iter()
-    .map(|(port, header)| {
+    ] {
         let (done, served) = (Arc::clone(&done), Arc::clone(&served));
         let (addr, target) = (daemon.addr(port), origin.addr());
-        tokio::spawn(async move {
+        clients.spawn(async move {
             while !done.load(Ordering::Relaxed) {
                 let mut wire = Wire::connect(addr).await;
                 let request = format!("{header}GET http://{target}/ HTTP/1.1\r\nHost: {target}\r\n\r\n");
@@ -82,17 +82,16 @@ async fn many_reloads_of_servers_before_servers_lose_no_connection() {
                 assert_eq!(wire.ask("GET / HTTP/1.1\r\nHost: o\r\n\r\n").await.body, b"hi");
                 served.fetch_add(1, Ordering::Relaxed);
             }
-        })
-    })
-    .collect();
+        });
+    }
     for i in 0..100 {
         daemon.reload_with(&chain(1 + i % 3)).await;
     }
     let before = served.load(Ordering::Relaxed);
     assert_eventually!(served.load(Ordering::Relaxed) > before + 10);
     done.store(true, Ordering::Relaxed);
-    for client in clients {
-        client.await.unwrap();
+    while let Some(ended) = clients.join_next().await {
+        ended.unwrap();
     }
     Arc::into_inner(daemon).unwrap().stop().await.assert_clean();
 }
