@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use sluice_config::value::{ByteSize, SchedAffinity, Span};
+use sluice_config::value::{ByteSize, OneOrMany, SchedAffinity, Span};
 use sluice_config::{Load, Misfit};
 use sluice_control::Limits;
 use sluice_telemetry::metrics::StatConfig;
@@ -174,6 +174,12 @@ struct LocalSection {
 }
 
 impl ControllerSection {
+    /// A list, which the manual of others speaks of, means its last element that says something.
+    fn of_list(list: OneOrMany<Self>) -> Self {
+        let local = list.0.into_iter().filter_map(|section| section.local).last();
+        Self { local }
+    }
+
     pub(crate) fn limits(&self) -> Limits {
         let local = self.local.clone().unwrap_or_default();
         let default = Limits::default();
@@ -205,7 +211,10 @@ impl Common {
             naming: load.section("naming").unwrap_or_default(),
             log,
             stat: load.daemon_section(&own, "stat"),
-            controller: load.daemon_section(&own, "controller").unwrap_or_default(),
+            controller: load
+                .daemon_section::<OneOrMany<ControllerSection>>(&own, "controller")
+                .map(ControllerSection::of_list)
+                .unwrap_or_default(),
             runtime: load
                 .daemon_section::<RuntimeSection>(&own, "runtime")
                 .unwrap_or_default()

@@ -3,6 +3,7 @@
 use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
+use sluice_config::value::OneOrMany;
 use sluice_telemetry::metrics::StatConfig;
 use sluice_telemetry::{LogConfig, Naming};
 
@@ -17,7 +18,10 @@ pub(crate) fn of<D: Daemon>() -> Value {
     let mut shared = Map::new();
     shared.insert("log".to_owned(), schema_of::<LogConfig>(&mut generator));
     shared.insert("stat".to_owned(), schema_of::<StatConfig>(&mut generator));
-    shared.insert("controller".to_owned(), schema_of::<ControllerSection>(&mut generator));
+    shared.insert(
+        "controller".to_owned(),
+        schema_of::<OneOrMany<ControllerSection>>(&mut generator),
+    );
     let mut own = shared.clone();
     shared.insert("naming".to_owned(), schema_of::<Naming>(&mut generator));
     own.insert("runtime".to_owned(), schema_of::<RuntimeSection>(&mut generator));
