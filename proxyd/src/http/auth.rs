@@ -131,6 +131,7 @@ pub(crate) async fn answer(session: &Session, mut client: Client, failed: &Unaut
             hold(session, &mut client, delay).await;
             Some(403)
         }
+        LoginError::Busy => Some(503),
         LoginError::Params(_) => Some(400),
         _ => None,
     };

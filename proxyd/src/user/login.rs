@@ -13,7 +13,7 @@ use thiserror::Error;
 use super::group::UserGroup;
 use super::kind::ClientProtocol;
 use super::member::User;
-use super::passwords::Passwords;
+use super::passwords::{Busy, Passwords};
 use super::permit::Login;
 use super::stats::Forbidden;
 use crate::config::tcp_options;
@@ -44,6 +44,8 @@ pub(crate) enum LoginError {
     /// The answer has to wait.
     #[error("the user is blocked")]
     Blocked { delay: Duration },
+    #[error("too many passwords to check")]
+    Busy,
     #[error("the user may not come from this address")]
     ClientDenied,
     #[error("the user has expired")]
@@ -155,11 +157,14 @@ impl Gate {
             numbers().forbid(Forbidden::SrcBlocked);
             return Err(LoginError::ClientDenied);
         }
-        if !passwords.check(user, password).await {
-            numbers().forbid(Forbidden::AuthFailed);
-            return Err(LoginError::WrongPassword);
+        match passwords.check(user, password).await {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                numbers().forbid(Forbidden::AuthFailed);
+                Err(LoginError::WrongPassword)
+            }
+            Err(Busy) => Err(LoginError::Busy),
         }
-        Ok(())
     }
 
     fn admit(&self, user: &Arc<User>, name: Option<&str>) -> Result<Login, LoginError> {

@@ -2,19 +2,28 @@
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use ring::hmac;
 use ring::rand::SystemRandom;
 use sluice_lifecycle::Tasks;
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use super::member::User;
 
 /// Passwords that one worker remembers as right, half of them at least the ones used last.
 const MOST: usize = 2048;
 
+/// How long a client waits for a check at most.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// A keyed hash: it says nothing about what it was made of to whoever does not know the worker's key.
 pub(crate) type Digest = [u8; 32];
+
+/// There are too many checks to make.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Busy;
 
 /// What one worker knows of passwords.
 pub(crate) struct Passwords {
@@ -77,15 +86,28 @@ impl Passwords {
     }
 
     /// Whether `password` is the user's.
-    pub(crate) async fn check(&self, user: &Arc<User>, password: &str) -> bool {
+    ///
+    /// # Errors
+    /// [`Busy`]: that took too long to find out.
+    pub(crate) async fn check(&self, user: &Arc<User>, password: &str) -> Result<bool, Busy> {
         let token = &user.config.token;
         if !token.is_slow() {
-            return token.verify(password);
+            return Ok(token.verify(password));
         }
         let digest = self.digest(user.id, password.as_bytes());
         if self.right().contains(&digest) {
-            return true;
+            return Ok(true);
         }
+        let is_right = timeout(PATIENCE, self.check_slowly(user, password))
+            .await
+            .map_err(|_| Busy)?;
+        if is_right {
+            self.right().insert(digest);
+        }
+        Ok(is_right)
+    }
+
+    async fn check_slowly(&self, user: &Arc<User>, password: &str) -> bool {
         let Ok(slot) = self.slots.clone().acquire_owned().await else {
             return false;
         };
@@ -94,11 +116,7 @@ impl Passwords {
             let _slot = slot;
             user.config.token.verify(&password)
         });
-        let is_right = checked.await.unwrap_or(false);
-        if is_right {
-            self.right().insert(digest);
-        }
-        is_right
+        checked.await.unwrap_or(false)
     }
 
     fn right(&self) -> std::sync::MutexGuard<'_, Generations> {

@@ -24,6 +24,7 @@ struct Fixture {
     group: Arc<UserGroup>,
     server: Arc<ServerStats>,
     passwords: Passwords,
+    slots: Arc<Semaphore>,
     keys: GateKeys,
     _stats: StatsBook,
 }
@@ -39,10 +40,12 @@ impl Fixture {
         let prepared = group.prepare(&config(yaml), Path::new(BASE), &Dynamic::Kept).unwrap();
         group.commit(prepared);
         let mut stats = StatsBook::new(registry);
+        let slots = Arc::new(Semaphore::new(1));
         Self {
             group,
             server: stats.server("http", &Default::default()),
-            passwords: Passwords::new(&Tasks::new(), &Arc::new(Semaphore::new(1))).unwrap(),
+            passwords: Passwords::new(&Tasks::new(), &slots).unwrap(),
+            slots,
             keys: GateKeys::default(),
             _stats: stats,
         }
@@ -107,6 +110,19 @@ fn error(result: Result<Login, LoginError>) -> Option<LoginError> {
 /// The password is `toor`.
 const TOKEN: &str = "{salt: 113323bdab6fd2cc, sha1: ff9d5c1a14328dd85ee95d4e574bd0558a1dfa96}";
 const TOKEN_JSON: &str = r#"{"salt": "113323bdab6fd2cc", "sha1": "ff9d5c1a14328dd85ee95d4e574bd0558a1dfa96"}"#;
+
+#[tokio::test(start_paused = true)]
+async fn no_client_waits_forever_for_the_checks_of_others() {
+    let crypt = "$5$saltsalt12345678$goDNvcrNj8LWxZUR8xlOdUf7utTe2wtzGpTUpwir9L1";
+    let users = Fixture::new(&format!(
+        "static_users: [{{name: slow, token: {crypt}}}, {{name: quick, token: {TOKEN}}}]"
+    ));
+    let slot = users.slots.acquire().await.unwrap();
+    assert_eq!(error(users.login("slow", "x").await), Some(LoginError::Busy));
+    assert!(users.login("quick", "toor").await.is_ok());
+    drop(slot);
+    assert_eq!(error(users.login("slow", "x").await), Some(LoginError::WrongPassword));
+}
 
 #[tokio::test]
 async fn the_password_decides_and_without_a_token_none_is_right() {
