@@ -1,5 +1,7 @@
 //! TLS towards clients: certificates, client certificates, rules.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::io::Write;
 use std::process::{Command, Stdio};
 

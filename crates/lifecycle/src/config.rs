@@ -176,7 +176,7 @@ struct LocalSection {
 impl ControllerSection {
     /// A list, which the manual of others speaks of, means its last element that says something.
     fn of_list(list: OneOrMany<Self>) -> Self {
-        let local = list.0.into_iter().filter_map(|section| section.local).last();
+        let local = list.0.into_iter().rev().find_map(|section| section.local);
         Self { local }
     }
 
