@@ -244,6 +244,9 @@ impl Task {
 
     /// Data begins to flow.
     pub(crate) fn relaying(&mut self) {
+        if self.record.is_none() && self.traffic.permit.is_none() {
+            return;
+        }
         let ready = self.created.elapsed();
         if let Some(record) = &mut self.record {
             record.stage = Stage::Relaying;

@@ -348,9 +348,24 @@ pub(crate) fn is_target(raw: &[u8]) -> bool {
 }
 
 /// Whether `b` stands in names that can be looked up, or in IPv4 addresses; percent-encoding and RFC 3986's sub-delims do not.
+#[inline]
+#[expect(clippy::indexing_slicing, reason = "a u8 is always below 256")]
 const fn is_host_byte(b: u8) -> bool {
-    matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'A'..=b'Z' | b'_' | b'~')
+    HOST_BYTE[b as usize]
 }
+
+const HOST_BYTE: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut b = 0u8;
+    while b < 128 {
+        #[expect(clippy::indexing_slicing, reason = "a u8 is always below 256")]
+        {
+            table[b as usize] = b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~');
+        }
+        b += 1;
+    }
+    table
+};
 
 fn is_scheme(name: &str) -> bool {
     name.starts_with(|c: char| c.is_ascii_alphabetic())

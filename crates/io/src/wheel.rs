@@ -14,7 +14,8 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
 /// The resolution.
-pub const TICK: Duration = Duration::from_millis(100);
+pub const TICK: Duration = Duration::from_millis(TICK_MILLIS);
+const TICK_MILLIS: u64 = 100;
 /// Slots; what lies further ahead waits in the last one and is put back from there.
 const SLOTS: u64 = 1024;
 
@@ -67,8 +68,7 @@ impl Wheel {
     }
 
     fn tick_at(&self, at: Instant) -> u64 {
-        let since = at.saturating_duration_since(self.origin).as_millis();
-        u64::try_from(since / TICK.as_millis()).unwrap_or(u64::MAX / 2)
+        millis(at.saturating_duration_since(self.origin)) / TICK_MILLIS
     }
 
     /// Drives the timers; never returns.
@@ -155,6 +155,13 @@ impl Wheel {
     }
 }
 
+/// As `Duration::as_millis`, without its division of 128 bits.
+fn millis(time: Duration) -> u64 {
+    time.as_secs()
+        .saturating_mul(1000)
+        .saturating_add(u64::from(time.subsec_millis()))
+}
+
 fn slot_of(tick: u64) -> usize {
     usize::try_from(tick % SLOTS).expect("less than SLOTS")
 }
@@ -168,10 +175,15 @@ pub struct Timer {
 impl Timer {
     /// Lets the timer fire once `after` has passed, whatever was set before.
     pub fn arm(&mut self, after: Duration) {
+        self.arm_from(Instant::now(), after);
+    }
+
+    /// As [`Self::arm`], for one who has just looked at the clock.
+    pub fn arm_from(&mut self, now: Instant, after: Duration) {
         let wheel = &self.wheel;
         // Rounded up, and one more for the part of the running tick that has passed.
-        let ticks = u64::try_from(after.as_millis().div_ceil(TICK.as_millis())).unwrap_or(u64::MAX / 4);
-        let now = wheel.tick_at(Instant::now());
+        let ticks = millis(after).div_ceil(TICK_MILLIS);
+        let now = wheel.tick_at(now);
         let deadline = now + ticks.min(u64::MAX / 4) + 1;
         let mut inner = wheel.lock();
         let inner = &mut *inner;

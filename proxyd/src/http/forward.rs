@@ -6,7 +6,7 @@
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sluice_config::value::SpeedLimitTcp;
 use sluice_http1::{
@@ -17,6 +17,7 @@ use sluice_io::buffer::{self, ReadBuffer};
 use sluice_io::pump::{Framing, Meter as _, Pump, PumpEnd, PumpError};
 use sluice_tls::HandshakeError;
 use sluice_tls::client::Connector;
+use tokio::time::Instant;
 
 use crate::client::{Client, Fill, Stall, poll_fill, write_all};
 use crate::connect::{Connect, Path};
@@ -378,10 +379,10 @@ impl Exchange<'_> {
     /// The request is through: the time for the response's head begins.
     fn begin_wait(&self, client: &mut Client, upload: &mut Upload) {
         let timeout = self.response_timeout();
-        upload.deadline = Some(Instant::now() + timeout);
-        client
-            .timer
-            .arm(timeout.min(self.server.common.options.check_interval()));
+        let now = Instant::now();
+        upload.deadline = Some(now + timeout);
+        let interval = self.server.common.options.check_interval();
+        client.timer.arm_from(now, timeout.min(interval));
     }
 
     /// The timer has fired while a response's head is waited for: an error if it must not be waited for any longer.

@@ -5,6 +5,7 @@ use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use foldhash::quality::RandomState;
 use sluice_addr::Upstream;
 use sluice_config::value::SpeedLimitTcp;
 use sluice_io::Stream;
@@ -59,7 +60,7 @@ pub(crate) struct Pool {
 
 #[derive(Default)]
 struct Connections {
-    by_key: HashMap<Key, Vec<Kept>>,
+    by_key: HashMap<Key, Vec<Kept>, RandomState>,
     count: usize,
 }
 
