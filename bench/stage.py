@@ -54,6 +54,12 @@ def kernel_kib():
     return proc_kib("meminfo", "Slab", "KernelStack", "PageTables")
 
 
+def threads_beyond(cpu, pids):
+    """Names of threads that may run on other cores than this one: some programs choose cores for themselves."""
+    return sorted({(t / "comm").read_text().strip() for pid in pids for t in Path(f"/proc/{pid}/task").iterdir()
+                   if f"Cpus_allowed_list:\t{cpu}\n" not in (t / "status").read_text()})
+
+
 def busy(cpu):
     """Seconds in which a core was busy."""
     line = next(l for l in open("/proc/stat") if l.startswith(f"cpu{cpu} "))
