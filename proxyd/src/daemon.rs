@@ -44,7 +44,7 @@ struct State {
 
 impl Daemon for Proxyd {
     const NAME: &'static str = "proxyd";
-    const ABOUT: &'static str = "The data plane of Sluice: proxies HTTP";
+    const ABOUT: &'static str = "The data plane of Sluice: proxies HTTP and SOCKS";
     const DATA_PLANE: bool = true;
 
     type Config = ProxydConfig;

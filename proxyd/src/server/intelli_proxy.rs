@@ -3,42 +3,25 @@
 use std::io;
 use std::sync::Arc;
 
-use schemars::JsonSchema;
-use serde::Deserialize;
-use sluice_acl::IngressRule;
-use sluice_config::value::{NodeName, ProxyProtocolVersion, Span, TcpListen};
+use sluice_config::value::{NodeName, Span};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::port::{Door, PortKeys, header_timeout};
+use super::port::{Door, port_server};
 use super::{Accepted, Server, ServerCommon};
 use crate::worker::Worker;
 
-/// What `intelli_proxy` is configured with.
-#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct IntelliProxyConfig {
-    /// Where to listen.
-    pub(crate) listen: TcpListen,
-    /// One listening socket in each worker.
-    #[serde(default)]
-    pub(crate) listen_in_worker: bool,
-    /// Which clients are let in; the address is that of the connection, whatever a PROXY header says.
-    #[serde(default, alias = "ingress_net_filter")]
-    pub(crate) ingress_network_filter: Option<IngressRule>,
-    /// The server of clients that begin with an HTTP method.
-    pub(crate) http_server: NodeName,
-    /// The server of clients that begin with a SOCKS version.
-    pub(crate) socks_server: NodeName,
-    /// Time for the first byte.
-    #[serde(default = "detection_timeout")]
-    pub(crate) protocol_detection_timeout: Span,
-    /// The PROXY protocol header that each connection begins with.
-    #[serde(default)]
-    pub(crate) proxy_protocol: Option<ProxyProtocolVersion>,
-    /// Time for that header.
-    #[serde(default = "header_timeout")]
-    pub(crate) proxy_protocol_read_timeout: Span,
+port_server! {
+    /// What `intelli_proxy` is configured with.
+    pub(crate) struct IntelliProxyConfig {
+        /// The server of clients that begin with an HTTP method.
+        pub(crate) http_server: NodeName,
+        /// The server of clients that begin with a SOCKS version.
+        pub(crate) socks_server: NodeName,
+        /// Time for the first byte.
+        #[serde(default = "detection_timeout")]
+        pub(crate) protocol_detection_timeout: Span,
+    }
 }
 
 fn detection_timeout() -> Span {
@@ -46,16 +29,7 @@ fn detection_timeout() -> Span {
 }
 
 impl IntelliProxyConfig {
-    pub(crate) fn keys(&self) -> PortKeys<'_> {
-        PortKeys {
-            listen: &self.listen,
-            listen_in_worker: self.listen_in_worker,
-            ingress_network_filter: self.ingress_network_filter.as_ref(),
-            proxy_protocol: self.proxy_protocol,
-            proxy_protocol_read_timeout: self.proxy_protocol_read_timeout,
-        }
-    }
-
+    /// The servers that it hands connections to, each with the key that names it.
     pub(crate) fn next(&self) -> Vec<(&'static str, &NodeName)> {
         vec![("http_server", &self.http_server), ("socks_server", &self.socks_server)]
     }

@@ -4,8 +4,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use schemars::JsonSchema;
-use serde::Deserialize;
 use sluice_acl::IngressRule;
 use sluice_config::value::{NodeName, ProxyProtocolVersion, Span, TcpListen};
 use sluice_config::{Entry, Load};
@@ -20,54 +18,69 @@ use crate::haproxy::{self, HeaderError};
 use crate::tls_server::{self, ServerTls};
 use crate::worker::Worker;
 
-/// What `plain_tcp_port` is configured with.
-#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct PlainTcpPortConfig {
-    /// Where to listen.
-    pub(crate) listen: TcpListen,
-    /// One listening socket in each worker.
-    #[serde(default)]
-    pub(crate) listen_in_worker: bool,
-    /// Which clients are let in; the address is that of the connection, whatever a PROXY header says.
-    #[serde(default, alias = "ingress_net_filter")]
-    pub(crate) ingress_network_filter: Option<IngressRule>,
-    /// The server that connections are handed to.
-    pub(crate) server: NodeName,
-    /// The PROXY protocol header that each connection begins with.
-    #[serde(default)]
-    pub(crate) proxy_protocol: Option<ProxyProtocolVersion>,
-    /// Time for that header.
-    #[serde(default = "header_timeout")]
-    pub(crate) proxy_protocol_read_timeout: Span,
+/// Defines the configuration of a kind of server that stands before another one: its own keys, after the common ones.
+macro_rules! port_server {
+    (
+        $(#[$meta:meta])*
+        pub(crate) struct $Name:ident $(<$T:ident>)? { $($own:tt)* }
+    ) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, PartialEq, serde::Deserialize, schemars::JsonSchema)]
+        #[serde(deny_unknown_fields)]
+        pub(crate) struct $Name $(<$T>)? {
+            /// Where to listen.
+            pub(crate) listen: sluice_config::value::TcpListen,
+            /// One listening socket in each worker.
+            #[serde(default)]
+            pub(crate) listen_in_worker: bool,
+            /// Which clients are let in; the address is that of the connection, whatever a PROXY header says.
+            #[serde(default, alias = "ingress_net_filter")]
+            pub(crate) ingress_network_filter: Option<sluice_acl::IngressRule>,
+            /// The PROXY protocol header that each connection begins with, before TLS.
+            #[serde(default)]
+            pub(crate) proxy_protocol: Option<sluice_config::value::ProxyProtocolVersion>,
+            /// Time for that header.
+            #[serde(default = "crate::server::port::header_timeout")]
+            pub(crate) proxy_protocol_read_timeout: sluice_config::value::Span,
+            $($own)*
+        }
+
+        impl $(<$T>)? $Name $(<$T>)? {
+            /// The keys that it has in common with others.
+            pub(crate) fn keys(&self) -> crate::server::port::PortKeys<'_> {
+                crate::server::port::PortKeys {
+                    listen: &self.listen,
+                    listen_in_worker: self.listen_in_worker,
+                    ingress_network_filter: self.ingress_network_filter.as_ref(),
+                    proxy_protocol: self.proxy_protocol,
+                    proxy_protocol_read_timeout: self.proxy_protocol_read_timeout,
+                }
+            }
+        }
+    };
+}
+pub(crate) use port_server;
+
+port_server! {
+    /// What `plain_tcp_port` is configured with.
+    pub(crate) struct PlainTcpPortConfig {
+        /// The server that connections are handed to.
+        pub(crate) server: NodeName,
+    }
 }
 
-/// What `plain_tls_port` and `native_tls_port` are configured with.
-#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct TlsPortConfig<T> {
-    /// Where to listen.
-    pub(crate) listen: TcpListen,
-    /// One listening socket in each worker.
-    #[serde(default)]
-    pub(crate) listen_in_worker: bool,
-    /// Which clients are let in; the address is that of the connection, whatever a PROXY header says.
-    #[serde(default, alias = "ingress_net_filter")]
-    pub(crate) ingress_network_filter: Option<IngressRule>,
-    /// The server that connections are handed to.
-    pub(crate) server: NodeName,
-    /// The PROXY protocol header that each connection begins with, before TLS.
-    #[serde(default)]
-    pub(crate) proxy_protocol: Option<ProxyProtocolVersion>,
-    /// Time for that header.
-    #[serde(default = "header_timeout")]
-    pub(crate) proxy_protocol_read_timeout: Span,
-    /// TLS.
-    #[serde(alias = "tls")]
-    pub(crate) tls_server: T,
-    /// Session ticket keys.
-    #[serde(default)]
-    pub(crate) tls_ticketer: Option<TicketerConfig>,
+port_server! {
+    /// What `plain_tls_port` and `native_tls_port` are configured with.
+    pub(crate) struct TlsPortConfig<T> {
+        /// The server that connections are handed to.
+        pub(crate) server: NodeName,
+        /// TLS.
+        #[serde(alias = "tls")]
+        pub(crate) tls_server: T,
+        /// Session ticket keys.
+        #[serde(default)]
+        pub(crate) tls_ticketer: Option<TicketerConfig>,
+    }
 }
 
 /// `plain_tls_port`: TLS by rustls.
@@ -87,30 +100,6 @@ pub(crate) struct PortKeys<'a> {
     pub(crate) ingress_network_filter: Option<&'a IngressRule>,
     pub(crate) proxy_protocol: Option<ProxyProtocolVersion>,
     pub(crate) proxy_protocol_read_timeout: Span,
-}
-
-impl PlainTcpPortConfig {
-    pub(crate) fn keys(&self) -> PortKeys<'_> {
-        PortKeys {
-            listen: &self.listen,
-            listen_in_worker: self.listen_in_worker,
-            ingress_network_filter: self.ingress_network_filter.as_ref(),
-            proxy_protocol: self.proxy_protocol,
-            proxy_protocol_read_timeout: self.proxy_protocol_read_timeout,
-        }
-    }
-}
-
-impl<T> TlsPortConfig<T> {
-    pub(crate) fn keys(&self) -> PortKeys<'_> {
-        PortKeys {
-            listen: &self.listen,
-            listen_in_worker: self.listen_in_worker,
-            ingress_network_filter: self.ingress_network_filter.as_ref(),
-            proxy_protocol: self.proxy_protocol,
-            proxy_protocol_read_timeout: self.proxy_protocol_read_timeout,
-        }
-    }
 }
 
 impl<T: ServerTls> TlsPortConfig<T> {
