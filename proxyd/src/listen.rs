@@ -23,6 +23,9 @@ use crate::worker::{Worker, Workers};
 /// trying again at once would only burn the CPU.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// Connections taken from the queue of a socket that closes; a queue is hardly ever longer.
+const MOST_QUEUED: usize = 4096;
+
 /// What a server wants to listen on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ListenSpec {
@@ -244,7 +247,21 @@ impl Acceptor {
                 }
             }
         }
+        self.take_queued(listener);
         self.server.load().common().stats.mine().listening_ended.add(1);
+    }
+
+    /// Takes what the kernel has queued and not yet reported: closing the socket would reset it.
+    fn take_queued(&self, listener: TcpListener) {
+        let Ok(socket) = listener.into_std() else { return };
+        for _ in 0..MOST_QUEUED {
+            let Ok((tcp, client)) = socket.accept() else { return };
+            if tcp.set_nonblocking(true).is_ok()
+                && let Ok(tcp) = TcpStream::from_std(tcp)
+            {
+                self.place(tcp, client);
+            }
+        }
     }
 
     /// Starts a task for the connection, here or on the worker whose turn it is.
