@@ -57,6 +57,7 @@ pub(crate) async fn run(session: &mut Session, mut client: Client, mut request: 
         permit,
         notes,
     );
+    task.traffic.read_client(request.received);
     let mut exchange = Exchange {
         server: &server,
         session,
@@ -331,7 +332,7 @@ impl Exchange<'_> {
             self.request.body_taken = true;
         }
         let taken = (self.request.head.len() - head_len) as u64;
-        self.task.traffic.read_client(self.request.received + taken);
+        self.task.traffic.read_client(taken);
         let stall = self.task.stall_limit();
         self.task.pass_up(self.request.head.len()).await;
         let sent = write_all(&mut upstream.stream, &self.request.head, &mut client.timer, stall).await;

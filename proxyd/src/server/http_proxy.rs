@@ -436,9 +436,15 @@ async fn next_plan(session: &mut Session, client: &mut Client) -> Option<Plan> {
                         Err(error) => Plan::unauthorized(&head, error),
                     };
                     client.buf.consume(len);
+                    if matches!(plan, Plan::Refuse(_)) {
+                        server.common.stats.mine().tcp_in.add(len as u64);
+                    }
                     return Some(plan);
                 }
-                Err(error) => return Some(Plan::refuse_early(error.into())),
+                Err(error) => {
+                    server.common.stats.mine().tcp_in.add(bytes.len() as u64);
+                    return Some(Plan::refuse_early(error.into()));
+                }
             }
         }
         if !armed {
@@ -449,6 +455,7 @@ async fn next_plan(session: &mut Session, client: &mut Client) -> Option<Plan> {
             Fill::Bytes => {}
             Fill::Closed | Fill::Failed(_) => return None,
             Fill::TimedOut => {
+                server.common.stats.mine().tcp_in.add(client.buf.filled().len() as u64);
                 let error = TaskError::ClientTimeout(server.options.request_timeout);
                 return Some(Plan::refuse_early(error));
             }
