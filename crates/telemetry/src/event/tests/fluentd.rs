@@ -77,6 +77,7 @@ fn a_message_is_tag_event_time_and_map() {
     assert!(field(&message, "wait_time").is_nil());
 }
 
+/// OB-02.
 #[test]
 fn strings_at_the_edges_of_their_encodings_arrive_whole() {
     let (listener, config) = collector();

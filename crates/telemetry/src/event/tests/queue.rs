@@ -69,6 +69,7 @@ fn one_name_is_one_logger_and_kinds_can_differ() {
     assert!(!logs.logger(LogKind::Escape, "le-a").enabled());
 }
 
+/// OB-05.
 #[test]
 fn a_full_queue_drops_and_counts_and_the_writer_goes_on() {
     let dir = tempfile::tempdir().unwrap();

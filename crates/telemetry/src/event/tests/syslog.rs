@@ -39,6 +39,7 @@ fn rfc5424() -> SyslogConfig {
 
 const FIELDS_3164: &str = r#", daemon_name="g1", pid=42, log_type="Task", task_id="00000000000000000000000000000abc", user="joe", client_addr="127.0.0.1:9", total_time="1.234ms", c_rd_bytes=0, depth=-1, reuse_connection=true, method="GET""#;
 
+/// OB-01.
 #[test]
 fn rfc_3164_has_a_local_time_and_fields_after_the_message() {
     let text = sent(SyslogConfig::default(), Task::of("joe"));
@@ -64,6 +65,7 @@ fn quotes_and_control_characters_cannot_leave_their_value() {
     assert!(text.contains(r#", user="a\"b\\c\n<0>", "#), "{text}");
 }
 
+/// OB-01.
 #[test]
 fn rfc_5424_has_a_valid_utc_time_and_one_structured_element() {
     let text = sent(rfc5424(), Task::of("a]\"\\"));
@@ -118,6 +120,7 @@ fn host_name_and_report_time_are_there_when_asked_for() {
     assert!((now - 60..=now).contains(&ts.parse().unwrap()), "{ts}");
 }
 
+/// OB-03.
 #[test]
 fn a_restarted_syslogd_is_found_again() {
     let dir = tempfile::tempdir().unwrap();
