@@ -472,3 +472,57 @@ async fn a_client_that_hangs_up_while_connecting_leaves_nothing() {
     assert_eventually!(daemon.status().await["tasks_alive"] == 0);
     daemon.stop().await.assert_clean();
 }
+
+/// RL-03. What each of these changes takes effect without a restart.
+#[tokio::test]
+async fn what_a_reload_changes_holds_for_the_next_request() {
+    let origin = Origin::http(|request| {
+        let body = request.head.clone();
+        format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
+    });
+    let addr = origin.addr();
+    let daemon = Daemon::proxyd(&proxy("", "")).start().await;
+    let get = format!("GET http://{addr}/ HTTP/1.1\r\nHost: h.test:80\r\n\r\n");
+    let statuses = [
+        ("dst_port_filter: [1]", "", 403),
+        (
+            "dst_host_filter_set: {exact_match: {default: allow, deny: 127.0.0.1}}",
+            "",
+            403,
+        ),
+        ("", "egress_network_filter: {default: forbid}", 403),
+        ("", "no_ipv4: true, resolve_strategy: ipv6_only", 403),
+        ("", "bind_ip: 127.0.0.5", 200),
+        ("drop_default_port_in_host: true", "", 200),
+        ("", "", 200),
+    ];
+    for (server, escaper, status) in statuses {
+        let yaml = if escaper.contains("egress") {
+            guarded_proxy(server, escaper)
+        } else {
+            proxy(server, escaper)
+        };
+        daemon.reload_with(&yaml).await;
+        let answer = daemon.connect("http").await.ask(&get).await;
+        assert_eq!(answer.status, status, "{server}{escaper}");
+        let text = String::from_utf8_lossy(&answer.body).into_owned();
+        if status == 200 {
+            assert_eq!(
+                text.contains("Host: h.test\r\n"),
+                server.contains("drop"),
+                "{server}{escaper}: {text}"
+            );
+        }
+    }
+    // An escaper of another kind under the same name.
+    let denying = proxy("", "").replace("type: direct_fixed, resolver: dns", "type: dummy_deny");
+    let denying = denying.replace(
+        ", egress_network_filter: {default: allow, allow: [127.0.0.0/8, '::1']}, ",
+        "",
+    );
+    daemon.reload_with(&denying).await;
+    assert_eq!(daemon.connect("http").await.ask(&get).await.status, 403);
+    daemon.reload_with(&proxy("", "")).await;
+    assert_eq!(daemon.connect("http").await.ask(&get).await.status, 200);
+    daemon.stop().await.assert_clean();
+}

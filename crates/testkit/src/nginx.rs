@@ -16,6 +16,7 @@ use crate::process::Process;
 #[derive(Debug)]
 pub struct Nginx {
     port: Port,
+    proxy_protocol: Port,
     tls: Option<Port>,
     process: Process,
     dir: TempDir,
@@ -35,8 +36,12 @@ impl Nginx {
     /// Serves with more directives in its `server`.
     pub async fn start_with(directives: &str, leaf: Option<&crate::Leaf>) -> Self {
         let dir = tempfile::Builder::new().prefix("sluice-nginx-").tempdir().unwrap();
-        let (port, tls) = (Port::free(), leaf.map(|_| Port::free()));
-        let mut listen = format!("listen 127.0.0.1:{};", port.number());
+        let (port, proxy_protocol, tls) = (Port::free(), Port::free(), leaf.map(|_| Port::free()));
+        let mut listen = format!(
+            "listen 127.0.0.1:{}; listen 127.0.0.1:{} proxy_protocol;",
+            port.number(),
+            proxy_protocol.number()
+        );
         if let (Some(leaf), Some(tls)) = (leaf, &tls) {
             leaf.write(dir.path(), "server");
             listen += &format!(
@@ -66,6 +71,7 @@ impl Nginx {
         }
         Self {
             port,
+            proxy_protocol,
             tls,
             process,
             dir,
@@ -75,6 +81,11 @@ impl Nginx {
     /// Where it serves plain HTTP.
     pub fn addr(&self) -> SocketAddr {
         self.port.addr()
+    }
+
+    /// Where it serves plain HTTP to those who send a PROXY protocol header first, and nobody else.
+    pub fn proxy_protocol_addr(&self) -> SocketAddr {
+        self.proxy_protocol.addr()
     }
 
     /// Where it serves HTTPS.
