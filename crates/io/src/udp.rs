@@ -127,5 +127,10 @@ fn with_scratch<R>(f: impl FnOnce(&mut Scratch) -> R) -> R {
     SCRATCH.with_borrow_mut(f)
 }
 
+/// Lends the thread's memory for received datagrams to `f`, which must not poll a relay inside.
+pub fn with_receiver<R>(f: impl FnOnce(&mut Receiver) -> R) -> R {
+    with_scratch(|scratch| f(&mut scratch.receiver))
+}
+
 #[cfg(test)]
 mod tests;

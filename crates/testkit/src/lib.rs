@@ -5,9 +5,10 @@
 //!
 //! - [`Daemon`] runs one of our binaries, found beside the test's own executable; [`Group`] is the configuration and the
 //!   runtime directory that several of them share. In its YAML `%http%` stands for a free port of that name.
-//! - [`Origin`] answers for the far side: a script of your own, an echo, HTTP. [`Nginx`], [`Httpbin`] and [`Dnsmasq`] are
+//! - [`Origin`] answers for the far side: a script of your own, an echo, HTTP; [`UdpEcho`] over UDP. [`Nginx`], [`Httpbin`] and [`Dnsmasq`] are
 //!   other people's.
-//! - [`curl()`] and [`Wire`] ask for the near side; [`Ca`] makes certificates, [`Statsd`] takes metrics.
+//! - [`curl()`], [`Wire`] and [`UdpAssociation`] ask for the near side; [`Ca`] makes certificates, [`Statsd`] takes
+//!   metrics.
 //! - [`assert_eventually!`] waits for what cannot be awaited. Nothing sleeps, and all waiting ends.
 //!
 //! A wrong use panics: to a test that is a failure with a reason.
@@ -22,6 +23,7 @@ mod ca;
 mod control;
 mod curl;
 mod daemon;
+mod datagrams;
 mod dns;
 mod eventually;
 mod group;
@@ -37,6 +39,7 @@ pub use ca::{Ca, Leaf};
 pub use control::{Ctl, CtlError};
 pub use curl::{Curl, CurlAnswer, curl};
 pub use daemon::{Daemon, Starter, Stopped};
+pub use datagrams::{UdpAssociation, UdpEcho, udp_header, udp_header_of_name};
 pub use dns::Dnsmasq;
 #[doc(hidden)]
 pub use eventually::Patience;

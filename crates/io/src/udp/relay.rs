@@ -168,7 +168,7 @@ impl<F> Direction<F> {
             let came = came? as u64;
             self.came += came;
             let bytes: u64 = self.parcels.iter().map(|parcel| parcel.len as u64).sum();
-            budget = budget.saturating_sub(bytes + came * OVERHEAD);
+            budget = budget.saturating_sub(bytes + came.max(1) * OVERHEAD);
             if let Poll::Ready(unloaded) = self.poll_unload(to, cx, tables, receiver.memory(), ends) {
                 unloaded?;
             } else {
