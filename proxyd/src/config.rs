@@ -7,10 +7,11 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use sluice_auth::UsernameParams;
-use sluice_config::value::{NodeName, TcpKeepalive, TcpListen, TcpMiscOpts};
+use sluice_config::value::{NodeName, TcpKeepalive, TcpListen, TcpMiscOpts, UdpMiscOpts};
 use sluice_config::{Edge, Entry, Load, NotYet, kinds};
 use sluice_lifecycle::{Graph, NodeKind};
 use sluice_sys::socket::{Keepalive, ListenOptions, TcpOptions};
+use sluice_sys::udp::UdpOptions;
 
 use crate::escaper::direct_fixed::DirectFixedConfig;
 use crate::escaper::dummy_deny::DummyDenyConfig;
@@ -412,6 +413,17 @@ fn keepalive(config: TcpKeepalive) -> Option<Keepalive> {
         interval: config.probe_interval.map(|span| span.0.max(Duration::from_secs(1))),
         retries: config.probe_count,
     })
+}
+
+/// Options of UDP sockets as the kernel is told them.
+pub(crate) fn udp_options(config: UdpMiscOpts) -> UdpOptions {
+    UdpOptions {
+        time_to_live: config.time_to_live,
+        hop_limit: config.hop_limit,
+        type_of_service: config.type_of_service,
+        traffic_class: config.traffic_class,
+        netfilter_mark: config.netfilter_mark,
+    }
 }
 
 /// Socket options as the kernel is told them. Connections that we open do without Nagle's delay unless told otherwise.

@@ -30,7 +30,7 @@ pub(crate) struct Bind {
 }
 
 impl Bind {
-    fn source(&self, peer: IpAddr, index: Option<u64>) -> Source {
+    pub(crate) fn source(&self, peer: IpAddr, index: Option<u64>) -> Source {
         let address = match peer {
             IpAddr::V4(_) => pick(&self.v4, index).map(|ip| SocketAddr::from((ip, 0))),
             IpAddr::V6(_) => pick(&self.v6, index).map(|ip| SocketAddr::from((ip, 0))),
@@ -160,7 +160,7 @@ impl Dialer {
     }
 
     /// Whether this escaper connects to `ip` at all. The address that is checked is the one that is connected.
-    fn may_connect(&self, ip: IpAddr) -> Result<(), ConnectError> {
+    pub(crate) fn may_connect(&self, ip: IpAddr) -> Result<(), ConnectError> {
         let family = match ip {
             IpAddr::V4(_) if self.no_v4 => Some("IPv4"),
             IpAddr::V6(_) if self.no_v6 => Some("IPv6"),
@@ -180,6 +180,12 @@ impl Dialer {
             });
         }
         Ok(())
+    }
+
+    /// Whether [`Self::may_connect`] lets `ip` pass; nothing is counted.
+    pub(crate) fn admits(&self, ip: IpAddr) -> bool {
+        let off = if ip.is_ipv4() { self.no_v4 } else { self.no_v6 };
+        !off && !self.filter.check(ip).forbids()
     }
 
     async fn attempt(&self, peer: SocketAddr, terms: &Terms<'_>) -> Attempt {

@@ -6,6 +6,7 @@ use std::io;
 use std::time::Duration;
 
 use sluice_http1::{BodyError, RequestError, ResponseError, TargetError};
+use sluice_socks::v5::DomainOfClient;
 use sluice_tls::HandshakeError;
 use thiserror::Error;
 
@@ -15,6 +16,8 @@ use crate::user::Refusal;
 /// An end of a task other than the regular one of an HTTP exchange.
 #[derive(Debug, Error)]
 pub(crate) enum TaskError {
+    #[error("an association with one target was asked for another one")]
+    AnotherTarget,
     #[error("the egress path selection header holds no number")]
     BadPathIndex,
     #[error("closed by client")]
@@ -27,10 +30,14 @@ pub(crate) enum TaskError {
     ClientRead(#[source] io::Error),
     #[error("the client sent nothing for {0:?}")]
     ClientTimeout(Duration),
+    #[error("receiving datagrams from client failed: {0}")]
+    ClientUdpReceive(#[source] io::Error),
     #[error("writing to client failed: {0}")]
     ClientWrite(#[source] io::Error),
     #[error(transparent)]
     Connect(#[from] ConnectError),
+    #[error(transparent)]
+    DomainOfClient(#[from] DomainOfClient),
     #[error("the Host field names another host than the URL")]
     HostMismatch,
     #[error("no byte passed for too long")]
@@ -53,6 +60,8 @@ pub(crate) enum TaskError {
     ServerQuit,
     #[error("the response has a transfer coding that HTTP/1.0 does not know")]
     UncodableForHttp10,
+    #[error("no socket for the datagrams of the client: {0}")]
+    UdpSocket(#[source] io::Error),
     #[error("{0} is not supported")]
     Unimplemented(&'static str),
     #[error("the upstream switched protocols unasked")]
@@ -75,6 +84,7 @@ impl TaskError {
         match self {
             Self::ClientRead(_) => "ClientTcpReadFailed",
             Self::ClientTimeout(_) => "ClientAppTimeout",
+            Self::ClientUdpReceive(_) => "ClientUdpRecvFailed",
             Self::ClientWrite(_) => "ClientTcpWriteFailed",
             Self::ClosedByClient => "ClosedByClient",
             Self::ClosedByUpstream => "ClosedByUpstream",
@@ -96,7 +106,9 @@ impl TaskError {
                 }
             },
             Self::Idle => "Idle",
-            Self::BadPathIndex
+            Self::AnotherTarget
+            | Self::BadPathIndex
+            | Self::DomainOfClient(_)
             | Self::HostMismatch
             | Self::InvalidRequest(_)
             | Self::InvalidRequestBody(_)
@@ -107,6 +119,7 @@ impl TaskError {
             }
             Self::Refused(_) => "ForbiddenByRule",
             Self::ServerQuit => "CanceledAsServerQuit",
+            Self::UdpSocket(_) => "InternalServerError",
             Self::UncodableForHttp10 | Self::Unimplemented(_) => "UnimplementedProtocol",
             Self::UpstreamRead(_) => "UpstreamReadFailed",
             Self::UpstreamTimeout(_) => "UpstreamAppTimeout",

@@ -9,6 +9,9 @@ use sluice_tls::HandshakeError;
 use crate::connect::{Connect, ConnectError, ConnectFailure, Opened, Path, Step};
 use crate::record::{EscapeDetail, EscapeRecord};
 use crate::stats::EscaperStats;
+use crate::udp::{Complaints, Far, Outlet, Shape};
+
+use direct_fixed::DirectFixed;
 
 pub(crate) mod direct_fixed;
 pub(crate) mod dummy_deny;
@@ -16,7 +19,7 @@ mod terms;
 
 /// A way out. A new kind is one file, one variant here and one in [`crate::config::EscaperConfig`].
 pub(crate) enum Escaper {
-    DirectFixed(Box<direct_fixed::DirectFixed>),
+    DirectFixed(Arc<DirectFixed>),
     DummyDeny(dummy_deny::DummyDeny),
 }
 
@@ -35,6 +38,23 @@ impl Escaper {
             Self::DirectFixed(direct) => Step::Opened(direct.connect(req).await?),
             Self::DummyDeny(deny) => return Err(deny.refuse().into()),
         })
+    }
+
+    /// Opens a way for datagrams to `req`'s upstream, and to any other target as well unless `one_target`.
+    async fn open_udp(&self, req: &Connect<'_>, shape: Shape, one_target: bool) -> Result<Outlet, ConnectFailure> {
+        match self {
+            Self::DirectFixed(direct) if one_target => direct.connect_udp(req, shape).await,
+            Self::DirectFixed(direct) => Ok(DirectFixed::roam(direct, req, shape)),
+            Self::DummyDeny(deny) => Err(deny.refuse().into()),
+        }
+    }
+
+    /// Whether it has a way for datagrams.
+    fn carries_udp(&self) -> bool {
+        match self {
+            Self::DirectFixed(_) => true,
+            Self::DummyDeny(_) => false,
+        }
     }
 
     /// Whether a connection that an earlier request left may serve another one. Each new PROXY protocol header wants
@@ -120,6 +140,46 @@ impl Escapers {
             }),
             Err(failure) => {
                 common.log_failure(req, &failure);
+                Err(NotConnected {
+                    failure,
+                    escaper: common,
+                })
+            }
+        }
+    }
+
+    /// Whether datagrams that begin their way at `start` can leave.
+    ///
+    /// # Errors
+    /// `MethodUnavailable`.
+    pub(crate) fn carries_udp(&self, start: EscaperId) -> Result<(), ConnectError> {
+        let escaper = self.get(start);
+        if escaper.carries_udp() {
+            Ok(())
+        } else {
+            Err(unavailable(escaper.common()))
+        }
+    }
+
+    /// Opens a way for datagrams to `req`'s upstream, and to any other target as well unless `one_target`. A failure is
+    /// logged here.
+    pub(crate) async fn open_udp(
+        &self,
+        start: EscaperId,
+        req: &Connect<'_>,
+        shape: Shape,
+        one_target: bool,
+    ) -> Result<(Outlet, &EscaperCommon), NotConnected<'_>> {
+        let escaper = self.get(start);
+        let common = escaper.common();
+        common.stats.mine().task_total.add(1);
+        match escaper.open_udp(req, shape, one_target).await {
+            Ok(outlet) => Ok((outlet, common)),
+            Err(failure) => {
+                if let Some(reason) = failure.error.sendto_reason() {
+                    let far = Far::Name(Arc::new(req.upstream.clone()));
+                    Complaints::new(common, req.task_id).tell(&far, failure.path.local, reason, &failure.error);
+                }
                 Err(NotConnected {
                     failure,
                     escaper: common,

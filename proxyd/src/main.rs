@@ -29,6 +29,7 @@ mod task;
 mod tls_server;
 mod traffic;
 mod tunnel;
+mod udp;
 mod user;
 mod worker;
 

@@ -131,7 +131,7 @@ impl Builder<'_> {
             generation,
         };
         match &entry.value {
-            EscaperConfig::DirectFixed(config) => Escaper::DirectFixed(Box::new(DirectFixed::new(config, common))),
+            EscaperConfig::DirectFixed(config) => Escaper::DirectFixed(Arc::new(DirectFixed::new(config, common))),
             EscaperConfig::DummyDeny(_) => Escaper::DummyDeny(DummyDeny { common }),
         }
     }

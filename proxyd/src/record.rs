@@ -45,6 +45,7 @@ impl Event {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stage {
     Created,
+    Preparing,
     Connecting,
     Connected,
     Replying,
@@ -56,6 +57,7 @@ impl Stage {
     fn name(self) -> &'static str {
         match self {
             Self::Created => "Created",
+            Self::Preparing => "Preparing",
             Self::Connecting => "Connecting",
             Self::Connected => "Connected",
             Self::Replying => "Replying",
@@ -65,7 +67,7 @@ impl Stage {
     }
 }
 
-/// Payload bytes of a task: read from and written to the client, read from and written to the remote.
+/// Payload bytes of a task, or its datagrams: read from and written to the client, read from and written to the remote.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Bytes {
     pub(crate) c_rd: u64,
@@ -93,6 +95,18 @@ pub(crate) struct ForwardNotes {
     pub(crate) response_received: Duration,
 }
 
+/// What only a task with datagrams has (logs.md §3.9, §3.10).
+#[derive(Debug, Clone, Default)]
+pub(crate) struct UdpNotes {
+    /// Whether it may have several targets.
+    pub(crate) associate: bool,
+    /// Where the client sends its datagrams to.
+    pub(crate) listen: Option<SocketAddr>,
+    /// Where they come from.
+    pub(crate) client: Option<SocketAddr>,
+    pub(crate) packets: Bytes,
+}
+
 /// A record of a task (logs.md §3).
 #[derive(Debug, Clone)]
 pub(crate) struct TaskRecord {
@@ -116,6 +130,7 @@ pub(crate) struct TaskRecord {
     pub(crate) path: Path,
     pub(crate) bytes: Bytes,
     pub(crate) forward: Option<Box<ForwardNotes>>,
+    pub(crate) udp: Option<Box<UdpNotes>>,
 }
 
 impl Record for TaskRecord {
@@ -146,10 +161,21 @@ impl KV for TaskRecord {
         if let Some(user) = &self.user {
             out.emit_str(keys::USER.into(), user)?;
         }
-        address(out, keys::SERVER_ADDR, Some(self.peers.server))?;
-        address(out, keys::CLIENT_ADDR, Some(self.peers.client))?;
+        let (server, client) = match &self.udp {
+            None => (keys::SERVER_ADDR, keys::CLIENT_ADDR),
+            Some(_) => (keys::TCP_SERVER_ADDR, keys::TCP_CLIENT_ADDR),
+        };
+        address(out, server, Some(self.peers.server))?;
+        address(out, client, Some(self.peers.client))?;
+        if let Some(udp) = &self.udp {
+            udp.emit(out)?;
+        }
         if !self.upstream.is_empty() {
-            out.emit_arguments(keys::UPSTREAM.into(), &format_args!("{}", self.upstream))?;
+            let key = match &self.udp {
+                Some(udp) if udp.associate => keys::INITIAL_PEER,
+                _ => keys::UPSTREAM,
+            };
+            out.emit_arguments(key.into(), &format_args!("{}", self.upstream))?;
         }
         if connected {
             if let Some(escaper) = &self.escaper {
@@ -161,8 +187,10 @@ impl KV for TaskRecord {
                 if let Some(ip) = self.path.bind_ip {
                     out.emit_arguments(keys::NEXT_BIND_IP.into(), &format_args!("{ip}"))?;
                 }
-                out.emit_u32(keys::TCP_CONNECT_TRIES.into(), self.path.tries)?;
-                duration(out, keys::TCP_CONNECT_SPEND, self.path.spent)?;
+                if self.udp.is_none() {
+                    out.emit_u32(keys::TCP_CONNECT_TRIES.into(), self.path.tries)?;
+                    duration(out, keys::TCP_CONNECT_SPEND, self.path.spent)?;
+                }
             }
             address(out, keys::NEXT_BOUND_ADDR, self.path.local)?;
             address(out, keys::NEXT_PEER_ADDR, self.path.peer)?;
@@ -179,10 +207,25 @@ impl KV for TaskRecord {
             out.emit_u64(keys::R_RD_BYTES.into(), self.bytes.r_rd)?;
             out.emit_u64(keys::R_WR_BYTES.into(), self.bytes.r_wr)?;
         }
+        if flowing && let Some(udp) = &self.udp {
+            out.emit_u64(keys::C_RD_PACKETS.into(), udp.packets.c_rd)?;
+            out.emit_u64(keys::C_WR_PACKETS.into(), udp.packets.c_wr)?;
+            out.emit_u64(keys::R_RD_PACKETS.into(), udp.packets.r_rd)?;
+            out.emit_u64(keys::R_WR_PACKETS.into(), udp.packets.r_wr)?;
+        }
         match &self.forward {
             Some(forward) => forward.emit(out, connected, flowing),
             None => Ok(()),
         }
+    }
+}
+
+impl UdpNotes {
+    fn emit(&self, out: &mut dyn Serializer) -> slog::Result {
+        // Documented under one name, written by g3proxy under the other.
+        address(out, keys::UDP_SERVER_ADDR, self.listen)?;
+        address(out, keys::UDP_LISTEN_ADDR, self.listen)?;
+        address(out, keys::UDP_CLIENT_ADDR, self.client)
     }
 }
 
@@ -231,6 +274,9 @@ pub(crate) enum EscapeDetail {
         tls_name: String,
         application: &'static str,
     },
+    UdpSendto {
+        reason: &'static str,
+    },
 }
 
 impl Record for EscapeRecord {
@@ -252,6 +298,7 @@ impl KV for EscapeRecord {
             match self.detail {
                 EscapeDetail::TcpConnect { .. } => "TcpConnect",
                 EscapeDetail::TlsHandshake { .. } => "TlsHandshake",
+                EscapeDetail::UdpSendto { .. } => "UdpSendto",
             },
         )?;
         out.emit_arguments(keys::TASK_ID.into(), &format_args!("{}", self.task_id))?;
@@ -272,6 +319,7 @@ impl KV for EscapeRecord {
                 out.emit_arguments(keys::TLS_PEER.into(), &format_args!("{}", self.upstream))?;
                 out.emit_str(keys::TLS_APPLICATION.into(), application)
             }
+            EscapeDetail::UdpSendto { reason } => out.emit_str(keys::REASON.into(), reason),
         }
     }
 }

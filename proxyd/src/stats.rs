@@ -4,10 +4,21 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use sluice_config::value::TagMap;
-use sluice_telemetry::metrics::{Collector, Counter, Registration, Registry, Rule, Shards, Source, next_stat_id};
+use sluice_telemetry::metrics::{
+    Collector, Counter, Object, Registration, Registry, Rule, Shards, Source, next_stat_id,
+};
 
 /// Static tags of an object, `extra_metrics_tags`.
 pub(crate) type ExtraTags = Vec<(String, String)>;
+
+/// Datagrams counted, in both directions.
+#[derive(Debug, Default)]
+pub(crate) struct Datagrams {
+    pub(crate) in_bytes: Counter,
+    pub(crate) in_packets: Counter,
+    pub(crate) out_bytes: Counter,
+    pub(crate) out_packets: Counter,
+}
 
 /// What one worker counts for a server.
 #[derive(Debug, Default)]
@@ -29,6 +40,7 @@ pub(crate) struct ServerCounters {
     pub(crate) untrusted_in: Counter,
     pub(crate) tcp_in: Counter,
     pub(crate) tcp_out: Counter,
+    pub(crate) udp: Datagrams,
 }
 
 /// What one worker counts for an escaper.
@@ -45,6 +57,7 @@ pub(crate) struct EscaperCounters {
     pub(crate) ip_blocked: Counter,
     pub(crate) tcp_in: Counter,
     pub(crate) tcp_out: Counter,
+    pub(crate) udp: Datagrams,
 }
 
 /// The counters of a server.
@@ -151,6 +164,12 @@ impl Source for ServerStats {
             &[("transport", "tcp")],
             self.sum(|c| &c.tcp_out),
         );
+        put_datagrams(
+            &mut object,
+            "server",
+            |counter| self.sum(|c| counter(&c.udp)),
+            |d| &d.in_packets,
+        );
         let ended = self.sum(|c| &c.untrusted_ended);
         let started = self.sum(|c| &c.untrusted_started);
         let set = Rule::Set { lead: started };
@@ -253,7 +272,31 @@ impl Source for EscaperStats {
             self.sum(|c| &c.tcp_in),
         );
         object.counter("escaper.traffic.out.bytes", set, &[("transport", "tcp")], sent);
+        put_datagrams(
+            &mut object,
+            "escaper",
+            |counter| self.sum(|c| counter(&c.udp)),
+            |d| &d.out_packets,
+        );
     }
+}
+
+/// The set of datagram metrics, which begins with the first packet of the leading direction.
+fn put_datagrams(
+    object: &mut Object<'_, '_>,
+    of: &str,
+    sum: impl Fn(fn(&Datagrams) -> &Counter) -> u64,
+    lead: fn(&Datagrams) -> &Counter,
+) {
+    let set = Rule::Set { lead: sum(lead) };
+    let udp = [("transport", "udp")];
+    let mut counter = |name: &str, counter: fn(&Datagrams) -> &Counter| {
+        object.counter(&format!("{of}.traffic.{name}"), set, &udp, sum(counter));
+    };
+    counter("in.bytes", |d| &d.in_bytes);
+    counter("in.packets", |d| &d.in_packets);
+    counter("out.bytes", |d| &d.out_bytes);
+    counter("out.packets", |d| &d.out_packets);
 }
 
 /// All counters by name, registered with the metrics while their object exists.

@@ -8,14 +8,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sluice_addr::Upstream;
-use sluice_config::value::SpeedLimitTcp;
+use sluice_config::value::{SpeedLimitTcp, SpeedLimitUdp};
 use sluice_io::pump::PumpOptions;
-use sluice_io::throttle::SharedLimit;
+use sluice_io::throttle::{DatagramLimits, DatagramRate, PacketRate, Rate, SharedLimit};
 use sluice_telemetry::value::{Timestamp, Uuid};
 
 use crate::connect::{ConnectError, Path};
 use crate::error::TaskError;
-use crate::record::{Bytes, Event, ForwardNotes, Stage, TaskRecord};
+use crate::record::{Bytes, Event, ForwardNotes, Stage, TaskRecord, UdpNotes};
 use crate::server::ServerCommon;
 use crate::stats::EscaperStats;
 use crate::traffic::{Tally, Traffic};
@@ -34,6 +34,8 @@ pub(crate) struct Peers {
 pub(crate) enum TaskKind {
     HttpForward,
     TcpConnect,
+    UdpAssociate,
+    UdpConnect,
 }
 
 /// A task at work.
@@ -63,6 +65,7 @@ impl Task {
         server.stats.mine().task_started.add(1);
         let id = Uuid::new();
         let created = Instant::now();
+        let udp = matches!(kind, TaskKind::UdpAssociate | TaskKind::UdpConnect);
         let record = server.task_log.enabled().then(|| {
             Box::new(TaskRecord {
                 server_type: server.kind,
@@ -70,6 +73,8 @@ impl Task {
                 task_type: match kind {
                     TaskKind::HttpForward => "HttpForward",
                     TaskKind::TcpConnect => "TcpConnect",
+                    TaskKind::UdpAssociate => "UdpAssociate",
+                    TaskKind::UdpConnect => "UdpConnect",
                 },
                 task_id: id,
                 event: Event::Created,
@@ -87,9 +92,15 @@ impl Task {
                 path: Path::default(),
                 bytes: Bytes::default(),
                 forward,
+                udp: udp.then(|| {
+                    Box::new(UdpNotes {
+                        associate: kind == TaskKind::UdpAssociate,
+                        ..UdpNotes::default()
+                    })
+                }),
             })
         });
-        let task = Self {
+        let mut task = Self {
             id,
             server: Arc::clone(server),
             created,
@@ -98,6 +109,9 @@ impl Task {
             path: Path::default(),
             record,
         };
+        if udp {
+            task.traffic.count_packets();
+        }
         if task.server.options.log_on_created {
             task.log(Event::Created);
         }
@@ -139,6 +153,35 @@ impl Task {
         if let (_, Some(limit)) = self.shared_limits() {
             Box::pin(limit.pass(bytes as u64)).await;
         }
+    }
+
+    /// The limits of its datagrams, from the client and to it, if its escaper has the limit `upstream`.
+    pub(crate) fn datagram_limits(
+        &self,
+        server: Option<SpeedLimitUdp>,
+        upstream: Option<SpeedLimitUdp>,
+    ) -> [Option<Box<DatagramLimits>>; 2] {
+        let user = self.permit().and_then(|permit| permit.user.udp_speed_limit());
+        let both = |a: SpeedLimitUdp, b: SpeedLimitUdp| a.and(b);
+        let limit = [server, user, upstream]
+            .into_iter()
+            .flatten()
+            .reduce(both)
+            .unwrap_or_default();
+        let per = Duration::from_millis(1 << limit.shift_millis);
+        let rate = |bytes, packets: usize| DatagramRate {
+            bytes: (bytes > 0).then_some(Rate { bytes, per }),
+            packets: (packets > 0).then_some(PacketRate {
+                packets: packets as u64,
+                per,
+            }),
+        };
+        let shared = self.permit().map(Permit::shared_datagram_limits);
+        let (up, down) = shared.unwrap_or_default();
+        [
+            DatagramLimits::new(rate(limit.upload_bytes, limit.upload_packets), up.cloned()),
+            DatagramLimits::new(rate(limit.download_bytes, limit.download_packets), down.cloned()),
+        ]
     }
 
     /// How long the task may go on without a byte.
@@ -278,10 +321,32 @@ impl Task {
         }
     }
 
+    /// Where the client sends its datagrams to.
+    pub(crate) fn set_udp_listen(&mut self, listen: SocketAddr) {
+        if let Some(record) = &mut self.record
+            && let Some(udp) = &mut record.udp
+        {
+            udp.listen = Some(listen);
+        }
+    }
+
+    /// The first datagram has come: from whom, and for whom.
+    pub(crate) fn set_udp_client(&mut self, client: SocketAddr, target: &Upstream) {
+        if let Some(record) = &mut self.record
+            && let Some(udp) = &mut record.udp
+        {
+            udp.client = Some(client);
+            record.upstream = target.clone();
+        }
+    }
+
     /// Moves what is kept beside the record into it.
     fn settle(&self, record: &mut TaskRecord) {
         record.path = self.path.clone();
         record.bytes = self.traffic.bytes();
+        if let (Some(udp), Some(packets)) = (&mut record.udp, self.traffic.packets()) {
+            udp.packets = packets;
+        }
         if let Some(notes) = &mut record.forward
             && notes.request_sent.is_zero()
         {

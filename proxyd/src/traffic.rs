@@ -39,6 +39,36 @@ pub(crate) struct Traffic {
     c_wr: Tally,
     r_rd: Tally,
     r_wr: Tally,
+    /// For tasks that move datagrams: how many.
+    packets: Option<Box<Packets>>,
+}
+
+/// The datagrams of one task.
+#[derive(Default)]
+struct Packets {
+    c_rd: Tally,
+    c_wr: Tally,
+    r_rd: Tally,
+    r_wr: Tally,
+}
+
+/// Some datagrams.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Load {
+    pub(crate) packets: u64,
+    /// Their payload.
+    pub(crate) bytes: u64,
+    /// What else there is in them.
+    pub(crate) overhead: u64,
+}
+
+impl Load {
+    /// Adds a datagram.
+    pub(crate) fn add(&mut self, payload: usize, overhead: usize) {
+        self.packets += 1;
+        self.bytes += payload as u64;
+        self.overhead += overhead as u64;
+    }
 }
 
 impl Traffic {
@@ -51,7 +81,90 @@ impl Traffic {
             c_wr: Tally::default(),
             r_rd: Tally::default(),
             r_wr: Tally::default(),
+            packets: None,
         }
+    }
+
+    /// The task is one that moves datagrams.
+    pub(crate) fn count_packets(&mut self) {
+        self.packets = Some(Box::default());
+    }
+
+    /// Datagrams came from the client.
+    pub(crate) fn received_from_client(&self, load: Load) {
+        self.refused_from_client(load);
+        self.c_rd.add(load.bytes);
+        if let Some(packets) = &self.packets {
+            packets.c_rd.add(load.packets);
+        }
+        if let Some(permit) = &self.permit {
+            permit.received(load.bytes);
+            permit.received_packets(load.packets);
+        }
+    }
+
+    /// Datagrams came from the client that are not for the upstream.
+    pub(crate) fn refused_from_client(&self, load: Load) {
+        let counters = &self.server.mine().udp;
+        counters.in_bytes.add(load.bytes + load.overhead);
+        counters.in_packets.add(load.packets);
+    }
+
+    /// Datagrams went to the client.
+    pub(crate) fn sent_to_client(&self, load: Load) {
+        let counters = &self.server.mine().udp;
+        counters.out_bytes.add(load.bytes + load.overhead);
+        counters.out_packets.add(load.packets);
+        self.c_wr.add(load.bytes);
+        if let Some(packets) = &self.packets {
+            packets.c_wr.add(load.packets);
+        }
+        if let Some(permit) = &self.permit {
+            permit.sent(load.bytes);
+            permit.sent_packets(load.packets);
+        }
+    }
+
+    /// Datagrams came from the remote.
+    pub(crate) fn received_from_remote(&self, load: Load) {
+        if let Some(escaper) = &self.escaper {
+            let counters = &escaper.mine().udp;
+            counters.in_bytes.add(load.bytes + load.overhead);
+            counters.in_packets.add(load.packets);
+        }
+        self.r_rd.add(load.bytes);
+        if let Some(packets) = &self.packets {
+            packets.r_rd.add(load.packets);
+        }
+        if let Some(permit) = &self.permit {
+            permit.received_datagrams_upstream(load.bytes, load.packets);
+        }
+    }
+
+    /// Datagrams went to the remote.
+    pub(crate) fn sent_to_remote(&self, load: Load) {
+        if let Some(escaper) = &self.escaper {
+            let counters = &escaper.mine().udp;
+            counters.out_bytes.add(load.bytes + load.overhead);
+            counters.out_packets.add(load.packets);
+        }
+        self.r_wr.add(load.bytes);
+        if let Some(packets) = &self.packets {
+            packets.r_wr.add(load.packets);
+        }
+        if let Some(permit) = &self.permit {
+            permit.sent_datagrams_upstream(load.bytes, load.packets);
+        }
+    }
+
+    /// The task's datagrams so far; `None` if it moves none.
+    pub(crate) fn packets(&self) -> Option<Bytes> {
+        self.packets.as_ref().map(|packets| Bytes {
+            c_rd: packets.c_rd.get(),
+            c_wr: packets.c_wr.get(),
+            r_rd: packets.r_rd.get(),
+            r_wr: packets.r_wr.get(),
+        })
     }
 
     /// Bytes of the remote count for `escaper` from now on.

@@ -52,15 +52,47 @@ pub(crate) fn spawn(
 /// A task that has become a tunnel.
 struct Tunnel {
     task: Task,
+    checks: Checks,
+}
+
+/// The regular checks of a task that goes on until something ends it.
+#[derive(Default)]
+pub(crate) struct Checks {
     /// Nanoseconds since the last periodic record.
     since_log: Tally,
+}
+
+impl Checks {
+    /// Writes a periodic record if it is time for one. Why the task must end, if it must: for `idle` checks in a row
+    /// nothing has passed.
+    pub(crate) fn run(&self, task: &Task, idle: usize) -> Option<TaskError> {
+        if let Some(end) = task.must_end() {
+            return Some(end);
+        }
+        let options = &task.server().options;
+        let interval = options.check_interval();
+        if let Some(every) = options.log_interval {
+            let since = Duration::from_nanos(self.since_log.get()) + interval;
+            let is_due = since >= every;
+            self.since_log.set(if is_due {
+                0
+            } else {
+                u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+            });
+            if is_due {
+                task.log(Event::Periodic);
+            }
+        }
+        let idle = interval.as_nanos() * idle as u128;
+        (idle >= task.stall_limit().as_nanos()).then_some(TaskError::Idle)
+    }
 }
 
 impl Tunnel {
     fn new(task: Task) -> Self {
         Self {
             task,
-            since_log: Tally::default(),
+            checks: Checks::default(),
         }
     }
 
@@ -102,25 +134,10 @@ impl Watch for Tunnel {
     }
 
     fn check(&self, idle: usize) -> Option<RelayEnd> {
-        if self.task.must_end().is_some() {
-            return Some(RelayEnd::MustEnd);
-        }
-        let options = &self.task.server().options;
-        let interval = options.check_interval();
-        if let Some(every) = options.log_interval {
-            let since = Duration::from_nanos(self.since_log.get()) + interval;
-            let is_due = since >= every;
-            self.since_log.set(if is_due {
-                0
-            } else {
-                u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
-            });
-            if is_due {
-                self.task.log(Event::Periodic);
-            }
-        }
-        let idle = interval.as_nanos() * idle as u128;
-        (idle >= self.task.stall_limit().as_nanos()).then_some(RelayEnd::Idle)
+        Some(match self.checks.run(&self.task, idle)? {
+            TaskError::Idle => RelayEnd::Idle,
+            _ => RelayEnd::MustEnd,
+        })
     }
 
     fn ended(&mut self, end: RelayEnd) {

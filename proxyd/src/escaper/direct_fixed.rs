@@ -8,12 +8,15 @@ use serde::Deserialize;
 use sluice_acl::EgressRule;
 use sluice_config::value::{
     AsciiStr, HappyEyeballs as HappyEyeballsConfig, Interface, NodeName, OneOrMany, ProxyProtocolVersion,
-    ResolveRedirection, ResolveStrategy, SpeedLimitTcp, TagMap, TcpConnect, TcpKeepalive, TcpMiscOpts,
+    ResolveRedirection, ResolveStrategy, SpeedLimitTcp, SpeedLimitUdp, TagMap, TcpConnect, TcpKeepalive, TcpMiscOpts,
+    UdpMiscOpts,
 };
 use sluice_config::{Entry, Load, NotYet};
 use sluice_proxy_protocol::{Addresses, put_header};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+
+mod udp;
 
 use super::EscaperCommon;
 use super::terms::{OwnTerms, Target};
@@ -44,7 +47,7 @@ pub(crate) struct DirectFixedConfig {
     pub(crate) tcp_sock_speed_limit: Option<SpeedLimitTcp>,
     /// Speed limit of each UDP socket.
     #[serde(default, alias = "udp_relay_speed_limit", alias = "udp_relay_limit")]
-    pub(crate) udp_sock_speed_limit: Option<NotYet>,
+    pub(crate) udp_sock_speed_limit: Option<SpeedLimitUdp>,
     /// Local addresses, IPv4 and IPv6 mixed; one of the family is chosen at random for each connection.
     #[serde(default)]
     pub(crate) bind_ip: OneOrMany<IpAddr>,
@@ -80,7 +83,7 @@ pub(crate) struct DirectFixedConfig {
     pub(crate) tcp_misc_opts: TcpMiscOpts,
     /// Socket options of UDP sockets.
     #[serde(default)]
-    pub(crate) udp_misc_opts: Option<NotYet>,
+    pub(crate) udp_misc_opts: UdpMiscOpts,
     /// Whether a number id chooses among several local addresses.
     #[serde(default)]
     pub(crate) enable_path_selection: bool,
@@ -140,6 +143,8 @@ pub(crate) struct DirectFixed {
     terms: OwnTerms,
     path_selection: bool,
     limit: Option<SpeedLimitTcp>,
+    udp_limit: Option<SpeedLimitUdp>,
+    udp_options: UdpMiscOpts,
 }
 
 impl DirectFixed {
@@ -179,6 +184,8 @@ impl DirectFixed {
             ),
             path_selection: config.enable_path_selection,
             limit: config.tcp_sock_speed_limit.filter(|limit| !limit.is_off()),
+            udp_limit: config.udp_sock_speed_limit.filter(|limit| !limit.is_off()),
+            udp_options: config.udp_misc_opts,
         }
     }
 

@@ -83,7 +83,7 @@ impl OwnTerms {
 
     /// The order in which the addresses of a name are tried: the site's or the user's strategy, where the escaper
     /// leaves a choice.
-    fn order(&self, permit: Option<&Permit>) -> Order {
+    pub(crate) fn order(&self, permit: Option<&Permit>) -> Order {
         let (no_v4, no_v6) = self.off;
         let wish = permit.and_then(Permit::resolve_strategy);
         let strategy = wish.map_or(self.strategy, |wish| self.strategy.with_user(wish));

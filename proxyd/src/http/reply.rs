@@ -18,8 +18,11 @@ use crate::user;
 /// The status for an error; `None` if the client is not there to be told.
 pub(crate) fn status_of(error: &TaskError) -> Option<u16> {
     Some(match error {
-        TaskError::BadPathIndex | TaskError::NoUpstream => 400,
+        TaskError::AnotherTarget | TaskError::BadPathIndex | TaskError::DomainOfClient(_) | TaskError::NoUpstream => {
+            400
+        }
         TaskError::ClientRead(_)
+        | TaskError::ClientUdpReceive(_)
         | TaskError::ClientWrite(_)
         | TaskError::ClosedByClient
         | TaskError::ClosedEarlyByClient
@@ -42,7 +45,7 @@ pub(crate) fn status_of(error: &TaskError) -> Option<u16> {
             user::Refusal::FullyLoaded | user::Refusal::RateLimited => 429,
             user::Refusal::ProtocolBanned => 405,
         },
-        TaskError::ServerQuit => 500,
+        TaskError::ServerQuit | TaskError::UdpSocket(_) => 500,
         TaskError::Unimplemented(_) => 501,
         TaskError::UpstreamTimeout(_) => 504,
         TaskError::UpstreamTls(_) => 525,

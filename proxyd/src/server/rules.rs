@@ -27,6 +27,34 @@ impl Rules {
         host && port && !target.is_empty()
     }
 
+    /// Whether a request that has been admitted without one may have `target`: the rules of its user, then ours.
+    pub(crate) fn reach(&self, permit: Option<&Permit>, target: &Upstream) -> bool {
+        permit.is_none_or(|permit| permit.user.reaches(target)) && self.allow(target)
+    }
+
+    /// Counts a target that is out of reach.
+    pub(crate) fn count_denied(server: &ServerCommon, permit: Option<&Permit>) {
+        server.stats.mine().dest_denied.add(1);
+        if let Some(permit) = permit {
+            permit.target_denied();
+        }
+    }
+
+    /// Asks whether a request may go on that has no target yet.
+    ///
+    /// # Errors
+    /// [`Refusal`], for the first thing that is against it.
+    pub(crate) fn admit_open(
+        server: &ServerCommon,
+        login: Option<&mut Login>,
+        kind: RequestKind,
+    ) -> Result<Option<Permit>, Refusal> {
+        if !server.takes_request() {
+            return Err(Refusal::RateLimited);
+        }
+        login.map(|login| login.open_request(kind)).transpose()
+    }
+
     /// Asks whether a request may go on: rates first, then the rules of its user, then ours (users.md §10.5).
     ///
     /// # Errors

@@ -1,12 +1,14 @@
 //! `socks_proxy`: SOCKS4, 4a and 5.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sluice_acl::{DstHostSet, PortRule};
 use sluice_auth::UsernameParams;
-use sluice_config::NotYet;
-use sluice_config::value::{NodeName, Span};
+use sluice_config::value::{
+    ByteSize, IpMap, NodeName, OneOrMany, PortRange, SocketBuffer, Span, SpeedLimitUdp, UdpMiscOpts,
+};
 use sluice_io::buffer::ReadBuffer;
 
 use super::keys::task_server;
@@ -15,6 +17,7 @@ use super::{Accepted, ServerCommon};
 use crate::client::Client;
 use crate::escaper::{EscaperId, Escapers};
 use crate::socks::negotiation::{self, Command};
+use crate::socks::udp::{self, UdpSettings};
 use crate::socks::{connect, reply};
 use crate::user::Gate;
 use crate::worker::Worker;
@@ -33,22 +36,22 @@ task_server! {
         pub(crate) dst_port_filter: Option<PortRule>,
         /// Speed limit of each UDP socket towards clients.
         #[serde(default, alias = "udp_relay_speed_limit", alias = "udp_relay_limit", alias = "relay_limit")]
-        pub(crate) udp_sock_speed_limit: Option<NotYet>,
-        /// Bytes of the largest datagram.
-        #[serde(default)]
-        pub(crate) udp_relay_packet_size: Option<NotYet>,
-        /// Bytes after which other tasks get their turn.
-        #[serde(default)]
-        pub(crate) udp_relay_yield_size: Option<NotYet>,
+        pub(crate) udp_sock_speed_limit: Option<SpeedLimitUdp>,
+        /// Bytes of the longest payload of a datagram, from 512 to 65536.
+        #[serde(default = "packet_size")]
+        pub(crate) udp_relay_packet_size: ByteSize,
+        /// Bytes of datagrams after which other tasks get their turn; at least 256 KiB.
+        #[serde(default = "super::keys::copy_yield")]
+        pub(crate) udp_relay_yield_size: ByteSize,
         /// Datagrams that are read or written at a time.
-        #[serde(default)]
-        pub(crate) udp_relay_batch_size: Option<NotYet>,
+        #[serde(default = "batch_size")]
+        pub(crate) udp_relay_batch_size: usize,
         /// Options of UDP sockets towards clients.
         #[serde(default)]
-        pub(crate) udp_misc_opts: Option<NotYet>,
+        pub(crate) udp_misc_opts: UdpMiscOpts,
         /// Whether an association may have several targets.
         #[serde(default, alias = "enable_udp_associate", alias = "udp_associate_enabled")]
-        pub(crate) use_udp_associate: Option<NotYet>,
+        pub(crate) use_udp_associate: bool,
         /// Next hop by the user's name.
         #[serde(default, alias = "username_params_to_escaper_addr")]
         pub(crate) username_params: Option<UsernameParams>,
@@ -56,24 +59,36 @@ task_server! {
         #[serde(default = "negotiation_timeout")]
         pub(crate) negotiation_timeout: Span,
         /// Time for the first datagram of an association.
-        #[serde(default)]
-        pub(crate) udp_client_initial_timeout: Option<NotYet>,
+        #[serde(default = "initial_timeout")]
+        pub(crate) udp_client_initial_timeout: Span,
         /// Local IPv4 addresses for datagrams of clients.
         #[serde(default)]
-        pub(crate) udp_bind_ipv4: Option<NotYet>,
+        pub(crate) udp_bind_ipv4: OneOrMany<Ipv4Addr>,
         /// Local IPv6 addresses for datagrams of clients.
         #[serde(default)]
-        pub(crate) udp_bind_ipv6: Option<NotYet>,
+        pub(crate) udp_bind_ipv6: OneOrMany<Ipv6Addr>,
         /// Local ports for datagrams of clients.
         #[serde(default)]
-        pub(crate) udp_bind_port_range: Option<NotYet>,
-        /// Buffer sizes of UDP sockets.
+        pub(crate) udp_bind_port_range: Option<PortRange>,
+        /// Buffer sizes of UDP sockets, on both sides.
         #[serde(default)]
-        pub(crate) udp_socket_buffer: Option<NotYet>,
+        pub(crate) udp_socket_buffer: SocketBuffer,
         /// The addresses that clients are told to send datagrams to.
         #[serde(default, alias = "auto_reply_local_ip_map")]
-        pub(crate) transmute_udp_echo_ip: Option<NotYet>,
+        pub(crate) transmute_udp_echo_ip: IpMap,
     }
+}
+
+fn packet_size() -> ByteSize {
+    ByteSize(4096)
+}
+
+fn batch_size() -> usize {
+    8
+}
+
+fn initial_timeout() -> Span {
+    Span::secs(30)
 }
 
 fn negotiation_timeout() -> Span {
@@ -89,6 +104,7 @@ pub(crate) struct SocksProxy {
     /// Who may use it; everybody without one.
     pub(crate) gate: Option<Gate>,
     pub(crate) negotiation_timeout: Duration,
+    pub(crate) udp: UdpSettings,
 }
 
 impl SocksProxy {
@@ -108,6 +124,7 @@ impl SocksProxy {
             },
             gate,
             negotiation_timeout: config.negotiation_timeout.0,
+            udp: UdpSettings::new(config),
         }
     }
 }
@@ -128,6 +145,7 @@ pub(crate) async fn serve(server: Arc<SocksProxy>, conn: Accepted, worker: Arc<W
     let Some((client, request)) = negotiated else { return };
     match request.command {
         Command::Connect => connect::run(&server, client, request, &worker).await,
-        Command::Bind | Command::UdpAssociate => reply::refuse_command(&server, client, request.version).await,
+        Command::UdpAssociate => Box::pin(udp::run(&server, client, request, &worker)).await,
+        Command::Bind => reply::refuse_command(&server, client, request.version).await,
     }
 }

@@ -51,15 +51,7 @@ pub(crate) async fn run(server: &Arc<SocksProxy>, mut client: Client, request: R
     };
     let (upstream, bound, limit) = match opened {
         Ok(opened) => opened,
-        Err(error) => {
-            task.failed(&error);
-            let Some(code) = reply::code_of(&error) else { return };
-            if reply::put(server, &mut client, version, code, None).await.is_ok() {
-                drop(task);
-                client.close().await;
-            }
-            return;
-        }
+        Err(error) => return reply::refuse(server, client, version, task, &error).await,
     };
     task.set_stage(Stage::Replying);
     let code = sluice_socks::v5::ReplyCode::Succeeded;

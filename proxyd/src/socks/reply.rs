@@ -12,6 +12,7 @@ use crate::client::Client;
 use crate::connect::ConnectError;
 use crate::error::TaskError;
 use crate::server::socks_proxy::SocksProxy;
+use crate::task::Task;
 
 /// The reply for an error; `None` if the client is not there to be told.
 pub(crate) fn code_of(error: &TaskError) -> Option<ReplyCode> {
@@ -20,8 +21,11 @@ pub(crate) fn code_of(error: &TaskError) -> Option<ReplyCode> {
         TaskError::Connect(error) => of_connect(error),
         TaskError::Refused(_) | TaskError::UserBlocked => ReplyCode::NotAllowed,
         TaskError::Unimplemented(_) => ReplyCode::CommandNotSupported,
-        TaskError::BadPathIndex
+        TaskError::DomainOfClient(_) => ReplyCode::AddressTypeNotSupported,
+        TaskError::AnotherTarget
+        | TaskError::BadPathIndex
         | TaskError::ClientTimeout(_)
+        | TaskError::ClientUdpReceive(_)
         | TaskError::ClientWrite(_)
         | TaskError::ClosedByUpstream
         | TaskError::ClosedEarlyByClient
@@ -34,6 +38,7 @@ pub(crate) fn code_of(error: &TaskError) -> Option<ReplyCode> {
         | TaskError::InvalidTarget(_)
         | TaskError::NoUpstream
         | TaskError::ServerQuit
+        | TaskError::UdpSocket(_)
         | TaskError::UncodableForHttp10
         | TaskError::UnwantedUpgrade
         | TaskError::UpstreamRead(_)
@@ -82,6 +87,22 @@ pub(crate) async fn put(
         (Version::V5, ..) => v5::Reply::refused(code).put(out),
     })
     .await
+}
+
+/// Says what has become of a task that has not come about, and closes.
+pub(crate) async fn refuse(
+    server: &SocksProxy,
+    mut client: Client,
+    version: Version,
+    mut task: Task,
+    error: &TaskError,
+) {
+    task.failed(error);
+    let Some(code) = code_of(error) else { return };
+    if put(server, &mut client, version, code, None).await.is_ok() {
+        drop(task);
+        client.close().await;
+    }
 }
 
 /// Answers a command that is not served, and closes.

@@ -7,14 +7,15 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use sluice_config::value::{Span, SpeedLimitTcp};
+use sluice_addr::Upstream;
+use sluice_config::value::{Span, SpeedLimitTcp, SpeedLimitUdp};
 use sluice_telemetry::metrics::Registry;
 use sluice_tls::BuildError;
 
 use super::config::{SiteConfig, UserConfig};
 use super::kind::UserType;
 use super::next_id;
-use super::rate::{RateLimiter, SpeedLimiter};
+use super::rate::{DatagramLimiter, RateLimiter, SpeedLimiter};
 use super::sites::Sites;
 use super::stats::{Identity, Numbers};
 
@@ -37,6 +38,8 @@ pub(crate) struct Limits {
     pub(crate) logs: Option<RateLimiter>,
     pub(crate) upload: Option<SpeedLimiter>,
     pub(crate) download: Option<SpeedLimiter>,
+    pub(crate) udp_upload: Option<DatagramLimiter>,
+    pub(crate) udp_download: Option<DatagramLimiter>,
 }
 
 /// What stays with a name whatever its configuration is.
@@ -127,12 +130,17 @@ impl Limits {
         let speed = |limit, of: fn(&Self) -> &Option<SpeedLimiter>| {
             SpeedLimiter::new(limit, before.and_then(|before| of(before).as_ref()))
         };
+        let datagrams = |limit, of: fn(&Self) -> &Option<DatagramLimiter>| {
+            DatagramLimiter::new(limit, before.and_then(|before| of(before).as_ref()))
+        };
         Self {
             connections: rate(config.connection_rate_limit, |limits| &limits.connections),
             requests: rate(config.request_rate_limit, |limits| &limits.requests),
             logs: rate(config.log_rate_limit, |limits| &limits.logs),
             upload: speed(config.tcp_all_upload_speed_limit, |limits| &limits.upload),
             download: speed(config.tcp_all_download_speed_limit, |limits| &limits.download),
+            udp_upload: datagrams(config.udp_all_upload_speed_limit, |limits| &limits.udp_upload),
+            udp_download: datagrams(config.udp_all_download_speed_limit, |limits| &limits.udp_download),
         }
     }
 }
@@ -149,6 +157,14 @@ impl User {
     pub(crate) fn admits(&self, ip: IpAddr) -> bool {
         let rule = self.config.ingress_network_filter.as_ref();
         rule.is_none_or(|rule| !rule.check(ip).forbids())
+    }
+
+    /// Whether the user's rules on ports and hosts let it ask for `target`.
+    pub(crate) fn reaches(&self, target: &Upstream) -> bool {
+        let port = self.config.dst_port_filter.as_ref();
+        let host = self.config.dst_host_filter_set.as_ref();
+        port.is_none_or(|rule| !rule.check(target.port).forbids())
+            && host.is_none_or(|rule| !rule.check(&target.host).forbids())
     }
 
     /// Whether the user's time is over.
@@ -169,6 +185,11 @@ impl User {
     /// Speed limit of each TCP connection.
     pub(crate) fn speed_limit(&self) -> Option<SpeedLimitTcp> {
         self.config.tcp_sock_speed_limit.filter(|limit| !limit.is_off())
+    }
+
+    /// Speed limit of each UDP socket.
+    pub(crate) fn udp_speed_limit(&self) -> Option<SpeedLimitUdp> {
+        self.config.udp_sock_speed_limit.filter(|limit| !limit.is_off())
     }
 }
 

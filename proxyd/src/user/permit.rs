@@ -13,7 +13,7 @@ use thiserror::Error;
 use super::kind::{ClientProtocol, RequestKind};
 use super::login::LoginError;
 use super::member::User;
-use super::rate::{RateLimiter, SpeedLimiter};
+use super::rate::{DatagramLimiter, RateLimiter, SpeedLimiter};
 use super::sites::Site;
 use super::stats::{AtEscaper, AtServer, Forbidden};
 use crate::stats::{EscaperStats, ServerStats};
@@ -135,12 +135,40 @@ impl Login {
         target: &Upstream,
         allowed: impl FnOnce() -> bool,
     ) -> Result<Permit, Refusal> {
+        let site = self.user.sites.find(&target.host).map(Arc::clone);
+        let permit = self.begin_request(kind, site)?;
+        if !permit.user.reaches(target) || !allowed() {
+            return Err(self.refuse(Forbidden::DestDenied, Refusal::DestinationDenied));
+        }
+        Ok(permit)
+    }
+
+    /// Asks whether a request may go on whose targets are told later.
+    ///
+    /// # Errors
+    /// [`Refusal`], for the first thing that is against it.
+    pub(crate) fn open_request(&mut self, kind: RequestKind) -> Result<Permit, Refusal> {
+        self.begin_request(kind, None)
+    }
+
+    /// The first target of an open request: the site that it belongs to is the request's.
+    pub(crate) fn set_target(&mut self, permit: &mut Permit, target: &Upstream) {
+        let site = self.user.sites.find(&target.host).map(Arc::clone);
+        permit.site_numbers = self.site_numbers(site.as_deref());
+        permit.site = site;
+        if let Some(numbers) = &permit.site_numbers {
+            let counters = numbers.kind(permit.kind);
+            counters.started.add(1);
+            counters.began.add(1);
+        }
+    }
+
+    fn begin_request(&mut self, kind: RequestKind, site: Option<Arc<Site>>) -> Result<Permit, Refusal> {
         let is_first = !std::mem::replace(&mut self.is_used, true);
         if is_first {
             self.numbers.connection(self.protocol);
         }
         self.numbers.kind(kind).started.add(1);
-        let site = self.user.sites.find(&target.host).map(Arc::clone);
         let site_numbers = self.site_numbers(site.as_deref());
         if let Some(numbers) = &site_numbers {
             numbers.kind(kind).started.add(1);
@@ -153,18 +181,10 @@ impl Login {
         let permit = self
             .begin(kind, site, site_numbers)
             .ok_or_else(|| self.refuse(Forbidden::FullyLoaded, Refusal::FullyLoaded))?;
-        let config = &self.user.config;
-        if let (Some(rule), Some(kind)) = (&config.proxy_request_filter, kind.filtered_as())
+        if let (Some(rule), Some(kind)) = (&self.user.config.proxy_request_filter, kind.filtered_as())
             && rule.check(kind).forbids()
         {
             return Err(self.refuse(Forbidden::ProtoBanned, Refusal::ProtocolBanned));
-        }
-        let port = config.dst_port_filter.as_ref();
-        let host = config.dst_host_filter_set.as_ref();
-        let is_fine = port.is_none_or(|rule| !rule.check(target.port).forbids())
-            && host.is_none_or(|rule| !rule.check(&target.host).forbids());
-        if !is_fine || !allowed() {
-            return Err(self.refuse(Forbidden::DestDenied, Refusal::DestinationDenied));
         }
         Ok(permit)
     }
@@ -247,6 +267,11 @@ impl Permit {
         self.egress.as_ref()
     }
 
+    /// A target that was asked for later on is out of reach.
+    pub(crate) fn target_denied(&self) {
+        self.numbers.forbid(Forbidden::DestDenied);
+    }
+
     /// Whether the user has become blocked: the task must end.
     pub(crate) fn is_blocked(&self) -> bool {
         self.user.state.is_blocked()
@@ -273,6 +298,13 @@ impl Permit {
         let limits = &self.user.limits;
         let (up, down) = (limits.upload.as_ref(), limits.download.as_ref());
         (up.map(SpeedLimiter::limit), down.map(SpeedLimiter::limit))
+    }
+
+    /// The same of datagrams.
+    pub(crate) fn shared_datagram_limits(&self) -> (Option<&Arc<SharedLimit>>, Option<&Arc<SharedLimit>>) {
+        let limits = &self.user.limits;
+        let (up, down) = (limits.udp_upload.as_ref(), limits.udp_download.as_ref());
+        (up.map(DatagramLimiter::limit), down.map(DatagramLimiter::limit))
     }
 
     /// TLS to origins with settings of the site, and the number of these settings.
@@ -321,6 +353,30 @@ impl Permit {
     /// `n` bytes came from the client.
     pub(crate) fn received(&self, n: u64) {
         self.count(|numbers| numbers.kind(self.kind).received.add(n));
+    }
+
+    /// `n` datagrams came from the client.
+    pub(crate) fn received_packets(&self, n: u64) {
+        self.count(|numbers| numbers.kind(self.kind).received_packets.add(n));
+    }
+
+    /// `n` datagrams went to the client.
+    pub(crate) fn sent_packets(&self, n: u64) {
+        self.count(|numbers| numbers.kind(self.kind).sent_packets.add(n));
+    }
+
+    /// Datagrams came from the remote.
+    pub(crate) fn received_datagrams_upstream(&self, bytes: u64, packets: u64) {
+        for numbers in [&self.upstream, &self.site_upstream].into_iter().flatten() {
+            numbers.received_datagrams(bytes, packets);
+        }
+    }
+
+    /// Datagrams went to the remote.
+    pub(crate) fn sent_datagrams_upstream(&self, bytes: u64, packets: u64) {
+        for numbers in [&self.upstream, &self.site_upstream].into_iter().flatten() {
+            numbers.sent_datagrams(bytes, packets);
+        }
     }
 
     /// `n` bytes went to the client.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use sluice_config::value::{GlobalStreamLimit, RateQuota};
+use sluice_config::value::{GlobalDatagramLimit, GlobalStreamLimit, RateQuota};
 use sluice_io::throttle::{Quota, Refill, SharedLimit};
 use tokio::time::Instant;
 
@@ -17,6 +17,8 @@ pub(crate) struct Lasting<C, L> {
 pub(crate) type RateLimiter = Lasting<RateQuota, Quota>;
 /// How fast many connections may be together.
 pub(crate) type SpeedLimiter = Lasting<GlobalStreamLimit, SharedLimit>;
+/// How fast many associations may be together.
+pub(crate) type DatagramLimiter = Lasting<GlobalDatagramLimit, SharedLimit>;
 
 impl<C: PartialEq, L> Lasting<C, L> {
     /// The limit for `config`: `before` if that is made from the same.
@@ -55,6 +57,19 @@ impl SpeedLimiter {
                 per: limit.replenish_interval.0,
                 most: limit.max_burst_bytes,
             })
+        })
+    }
+}
+
+impl DatagramLimiter {
+    pub(crate) fn new(limit: Option<GlobalDatagramLimit>, before: Option<&Self>) -> Option<Self> {
+        Self::keep(limit, before, |limit| {
+            let refill = |(amount, most)| Refill {
+                amount,
+                per: limit.replenish_interval.0,
+                most,
+            };
+            SharedLimit::new(limit.bytes.map(refill), limit.packets.map(refill))
         })
     }
 }

@@ -10,7 +10,7 @@ use sluice_telemetry::metrics::{Collector, Counter, Registry, Rule, Shards, Sour
 use super::histogram::Histogram;
 use super::kind::{ClientProtocol, RequestKind, UserType};
 use super::table::Table;
-use crate::stats::{EscaperStats, ServerStats};
+use crate::stats::{Datagrams, EscaperStats, ServerStats};
 
 /// What a user is known by in metrics.
 #[derive(Debug)]
@@ -174,6 +174,8 @@ pub(crate) struct KindCounters {
     pub(crate) renewed: Counter,
     pub(crate) received: Counter,
     pub(crate) sent: Counter,
+    pub(crate) received_packets: Counter,
+    pub(crate) sent_packets: Counter,
 }
 
 /// The numbers of a user, or of a site, at a server.
@@ -295,6 +297,11 @@ impl Source for AtServer {
             object.counter(name.of("traffic.in.bytes"), set, &tag, received);
             let sent = self.sum_kind(kind, |c| &c.sent);
             object.counter(name.of("traffic.out.bytes"), set, &tag, sent);
+            let received = self.sum_kind(kind, |c| &c.received_packets);
+            let set = Rule::Set { lead: received };
+            object.counter(name.of("traffic.in.packets"), set, &tag, received);
+            let sent = self.sum_kind(kind, |c| &c.sent_packets);
+            object.counter(name.of("traffic.out.packets"), set, &tag, sent);
         }
         for (why, end) in Forbidden::ALL {
             object.counter(name.of(end), rule, &[], self.sum(|c| &c.forbidden[why as usize]));
@@ -323,6 +330,7 @@ impl Source for AtServer {
 struct UpstreamCounters {
     received: Counter,
     sent: Counter,
+    udp: Datagrams,
 }
 
 /// The numbers of a user, or of a site, at an escaper.
@@ -342,6 +350,18 @@ impl AtEscaper {
 
     pub(crate) fn sent(&self, n: u64) {
         self.shards.mine().sent.add(n);
+    }
+
+    pub(crate) fn received_datagrams(&self, bytes: u64, packets: u64) {
+        let counters = &self.shards.mine().udp;
+        counters.in_bytes.add(bytes);
+        counters.in_packets.add(packets);
+    }
+
+    pub(crate) fn sent_datagrams(&self, bytes: u64, packets: u64) {
+        let counters = &self.shards.mine().udp;
+        counters.out_bytes.add(bytes);
+        counters.out_packets.add(packets);
     }
 }
 
@@ -363,5 +383,24 @@ impl Source for AtEscaper {
         let tcp = [("transport", "tcp")];
         object.counter(name.of("upstream.traffic.in.bytes"), set, &tcp, received);
         object.counter(name.of("upstream.traffic.out.bytes"), set, &tcp, sent);
+        let sum = |counter: fn(&Datagrams) -> &Counter| self.shards.sum(|c| counter(&c.udp).get());
+        let set = Rule::Set {
+            lead: sum(|d| &d.out_packets),
+        };
+        let udp = [("transport", "udp")];
+        object.counter(name.of("upstream.traffic.in.bytes"), set, &udp, sum(|d| &d.in_bytes));
+        object.counter(
+            name.of("upstream.traffic.in.packets"),
+            set,
+            &udp,
+            sum(|d| &d.in_packets),
+        );
+        object.counter(name.of("upstream.traffic.out.bytes"), set, &udp, sum(|d| &d.out_bytes));
+        object.counter(
+            name.of("upstream.traffic.out.packets"),
+            set,
+            &udp,
+            sum(|d| &d.out_packets),
+        );
     }
 }

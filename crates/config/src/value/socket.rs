@@ -281,6 +281,20 @@ pub struct UdpMiscOpts {
     pub netfilter_mark: Option<u32>,
 }
 
+impl UdpMiscOpts {
+    /// What holds under two settings: the smaller hops, `later` for the rest.
+    #[must_use]
+    pub fn with(self, later: Self) -> Self {
+        Self {
+            time_to_live: least(self.time_to_live, later.time_to_live),
+            hop_limit: least(self.hop_limit, later.hop_limit),
+            type_of_service: later.type_of_service.or(self.type_of_service),
+            traffic_class: later.traffic_class.or(self.traffic_class),
+            netfilter_mark: later.netfilter_mark.or(self.netfilter_mark),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -406,6 +420,21 @@ mod tests {
         assert_eq!(
             (both.no_delay, both.hop_limit, both.netfilter_mark),
             (Some(true), Some(9), Some(2))
+        );
+        let first = UdpMiscOpts {
+            time_to_live: Some(9),
+            type_of_service: Some(1),
+            ..Default::default()
+        };
+        let later = UdpMiscOpts {
+            time_to_live: Some(12),
+            netfilter_mark: Some(2),
+            ..Default::default()
+        };
+        let both = first.with(later);
+        assert_eq!(
+            (both.time_to_live, both.type_of_service, both.netfilter_mark),
+            (Some(9), Some(1), Some(2))
         );
     }
 }

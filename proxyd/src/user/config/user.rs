@@ -6,8 +6,8 @@ use sluice_acl::{DstHostSet, IngressRule, PortRule, ProxyRequestRule, UserAgentR
 use sluice_auth::{Token, Username};
 use sluice_config::NotYet;
 use sluice_config::value::{
-    DateTime, GlobalStreamLimit, HttpKeepalive, RateQuota, ResolveRedirection, ResolveStrategy, Span, SpeedLimitTcp,
-    TcpConnect, TcpKeepalive, TcpMiscOpts,
+    DateTime, GlobalDatagramLimit, GlobalStreamLimit, HttpKeepalive, RateQuota, ResolveRedirection, ResolveStrategy,
+    Span, SpeedLimitTcp, SpeedLimitUdp, TcpConnect, TcpKeepalive, TcpMiscOpts, UdpMiscOpts,
 };
 
 use super::site::SiteList;
@@ -56,13 +56,13 @@ pub(crate) struct UserConfig {
     pub(crate) tcp_remote_misc_opts: Option<TcpMiscOpts>,
     /// Options of UDP sockets to the remote.
     #[serde(default)]
-    pub(crate) udp_remote_misc_opts: Option<NotYet>,
+    pub(crate) udp_remote_misc_opts: Option<UdpMiscOpts>,
     /// Options of TCP sockets to the client.
     #[serde(default)]
     pub(crate) tcp_client_misc_opts: Option<TcpMiscOpts>,
     /// Options of UDP sockets to the client.
     #[serde(default)]
-    pub(crate) udp_client_misc_opts: Option<NotYet>,
+    pub(crate) udp_client_misc_opts: Option<UdpMiscOpts>,
     /// Keeping upstream connections for further requests, if the server does.
     #[serde(default)]
     pub(crate) http_upstream_keepalive: HttpKeepalive,
@@ -74,7 +74,7 @@ pub(crate) struct UserConfig {
     pub(crate) tcp_sock_speed_limit: Option<SpeedLimitTcp>,
     /// Speed limit of each UDP socket.
     #[serde(default, alias = "udp_relay_speed_limit", alias = "udp_relay_limit")]
-    pub(crate) udp_sock_speed_limit: Option<NotYet>,
+    pub(crate) udp_sock_speed_limit: Option<SpeedLimitUdp>,
     /// Speed limit of all data that the user sends.
     #[serde(default)]
     pub(crate) tcp_all_upload_speed_limit: Option<GlobalStreamLimit>,
@@ -83,10 +83,10 @@ pub(crate) struct UserConfig {
     pub(crate) tcp_all_download_speed_limit: Option<GlobalStreamLimit>,
     /// Speed limit of all datagrams that the user sends.
     #[serde(default)]
-    pub(crate) udp_all_upload_speed_limit: Option<NotYet>,
+    pub(crate) udp_all_upload_speed_limit: Option<GlobalDatagramLimit>,
     /// Speed limit of all datagrams that the user is sent.
     #[serde(default)]
-    pub(crate) udp_all_download_speed_limit: Option<NotYet>,
+    pub(crate) udp_all_download_speed_limit: Option<GlobalDatagramLimit>,
     /// New connections in a time.
     #[serde(default, alias = "tcp_conn_rate_limit", alias = "tcp_conn_limit_quota")]
     pub(crate) connection_rate_limit: Option<RateQuota>,
@@ -111,9 +111,9 @@ pub(crate) struct UserConfig {
     /// Names that are resolved as something else; asked before the escaper's.
     #[serde(default)]
     pub(crate) resolve_redirection: ResolveRedirection,
-    /// Full UDP ASSOCIATE in SOCKS.
+    /// Whether associations in SOCKS may have several targets, as if the server said so.
     #[serde(default)]
-    pub(crate) socks_use_udp_associate: Option<NotYet>,
+    pub(crate) socks_use_udp_associate: bool,
     /// Inspection of the user's tasks.
     #[serde(default)]
     pub(crate) audit: Option<NotYet>,
