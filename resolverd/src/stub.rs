@@ -1,11 +1,13 @@
 //! Asking name servers: which of them, in which order, how long.
 //!
 //! - `sockets`: the sockets that queries leave from, and the runtime that hickory's transports need;
-//! - `server`: one name server over one transport.
+//! - `server`: one name server over one transport;
+//! - `paced`: what keeps a busy connection going.
 //!
 //! [`Stub`] walks a [`Plan`]: it asks the servers one after the other, leaves those pending that have not answered yet,
 //! and takes the first answer. What it gets is not kept here.
 
+mod paced;
 mod server;
 mod sockets;
 #[cfg(test)]

@@ -24,13 +24,16 @@ use hickory_net::{
     tcp::TcpClientStream,
     tls::tls_client_connect,
     udp::UdpClientStream,
-    xfer::{DnsExchange, DnsHandle, DnsMultiplexer, DnsRequestSender, FirstAnswer},
+    xfer::{
+        BufDnsStreamHandle, DnsClientStream, DnsExchange, DnsHandle, DnsMultiplexer, DnsRequestSender, FirstAnswer,
+    },
 };
 use sluice_tls::rustls::{ClientConfig, pki_types::ServerName};
 use sluice_wire::dns::{Family, Reply, ResolveError, UDP_PAYLOAD, name_of};
 use tokio::time::{Instant, timeout};
 
 use super::Sockets;
+use super::paced::Paced;
 use crate::cache::Failure;
 
 /// The path of DoH queries (RFC 8484 §4.1.1 has no default; this is what servers use).
@@ -325,15 +328,13 @@ async fn connect(
     sockets: Sockets,
 ) -> Result<DnsExchange<Sockets>, NetError> {
     match transport {
-        Transport::Plain => TcpClientStream::exchange(address, None, timing.request, Some(MAX_ACTIVE), sockets).await,
+        Transport::Plain => {
+            let (connecting, sender) = TcpClientStream::new(address, None, Some(timing.connect), sockets.clone());
+            Ok(multiplexed(connecting.await?, sender, timing, &sockets))
+        }
         Transport::Tls(Encryption { name, config }) => {
             let (connecting, sender) = tls_client_connect(address, name, with_alpn(&config, b"dot"), sockets.clone());
-            let multiplexer = DnsMultiplexer::new(connecting.await?, sender)
-                .with_timeout(timing.request)
-                .with_max_active_requests(MAX_ACTIVE);
-            let (exchange, background) = DnsExchange::from_stream(multiplexer);
-            sockets.create_handle().spawn_bg(background);
-            Ok(exchange)
+            Ok(multiplexed(connecting.await?, sender, timing, &sockets))
         }
         Transport::Https(Encryption { name, config }) => {
             let mut builder = HttpsClientStream::builder(with_alpn(&config, b"h2"), sockets);
@@ -361,6 +362,21 @@ async fn connect(
                 .await
         }
     }
+}
+
+/// Many queries at a time over one stream.
+fn multiplexed<S: DnsClientStream>(
+    stream: S,
+    sender: BufDnsStreamHandle,
+    timing: Timing,
+    sockets: &Sockets,
+) -> DnsExchange<Sockets> {
+    let multiplexer = DnsMultiplexer::new(Paced::new(stream), sender)
+        .with_timeout(timing.request)
+        .with_max_active_requests(MAX_ACTIVE);
+    let (exchange, background) = DnsExchange::from_stream(multiplexer);
+    sockets.create_handle().spawn_bg(background);
+    exchange
 }
 
 fn with_alpn(config: &ClientConfig, protocol: &[u8]) -> Arc<ClientConfig> {
