@@ -72,14 +72,7 @@ async fn an_address_to_listen_on_comes_in_every_form() {
         answer.assert(200, "hi");
         daemon.stop().await.assert_clean();
     }
-    for bad in [
-        "0",
-        "'127.0.0.1:0'",
-        "'127.0.0.1'",
-        "'::1:80'",
-        "65536",
-        "$SLUICE_TEST_NOTHING",
-    ] {
+    for bad in ["0", "'127.0.0.1'", "'::1:80'", "65536", "$SLUICE_TEST_NOTHING"] {
         let (code, said) = tested(&config_with(&format!(
             "  - {{name: http, type: http_proxy, escaper: out, listen: {bad}}}"
         )))
