@@ -518,6 +518,31 @@ async fn clients_are_told_what_the_configuration_says() {
     daemon.stop().await.assert_clean();
 }
 
+/// UDP-06.
+#[tokio::test]
+async fn answers_leave_from_the_address_that_the_client_sends_to() {
+    let echo = UdpEcho::on("127.0.0.1:0");
+    let origin = echo.addr();
+    let any_v6 = [&[4][..], &[0; 18]].concat();
+    for (keys, wanted, ours) in [
+        ("udp_bind_ipv4: 0.0.0.0", ANY_V4, &["127.0.0.1", "127.0.0.2"][..]),
+        ("udp_bind_ipv6: '::'", &any_v6, &["127.0.0.1", "127.0.0.2", "::1"]),
+    ] {
+        let daemon = start(keys).await;
+        for ours in ours {
+            let (control, told) = reply(&daemon, wanted).await;
+            let told = UdpAssociation::bound(&told);
+            assert!(told.ip().is_unspecified());
+            // The client takes datagrams from nowhere else.
+            let relay = SocketAddr::new(ours.parse().unwrap(), told.port());
+            let a = UdpAssociation::new(control, relay).await;
+            a.echoed(&udp_header(origin), b"one", origin).await;
+            a.echoed(&udp_header(origin), b"two", origin).await;
+        }
+        daemon.stop().await.assert_clean();
+    }
+}
+
 #[tokio::test]
 async fn an_escaper_without_datagrams_says_so() {
     let yaml = "escaper: [{name: deny, type: dummy_deny}]

@@ -34,7 +34,7 @@ mod client_end;
 mod settings;
 
 use association::Association;
-use client_end::ClientEnd;
+use client_end::{ClientEnd, Peer};
 pub(crate) use settings::UdpSettings;
 
 /// Datagrams that are thrown away in one turn while the first good one is awaited.
@@ -140,7 +140,7 @@ struct SetUp<'a> {
 
 /// The first datagram.
 struct First {
-    from: SocketAddr,
+    from: Peer,
     target: Upstream,
     payload: Vec<u8>,
 }
@@ -156,12 +156,18 @@ struct Ready {
 impl SetUp<'_> {
     async fn run(mut self, socket: Socket, expected: UdpClient, mut login: Option<Login>) -> Result<Ready, TaskError> {
         let first = self.first(&socket, expected).await?;
-        socket.connect(first.from).map_err(TaskError::UdpSocket)?;
-        self.task.set_udp_client(first.from, &first.target);
+        if first.from.way_back.is_none() {
+            socket.connect(first.from.address).map_err(TaskError::UdpSocket)?;
+        }
+        self.task.set_udp_client(first.from.address, &first.target);
         if let (Some(login), Some(permit)) = (&mut login, &mut self.task.traffic.permit) {
             login.set_target(permit, &first.target);
         }
         let outlet = self.open(&first.target).await?;
+        // What came on the TCP connection meanwhile has been read.
+        if !self.client.buf.is_empty() {
+            return Err(TaskError::ClosedByClient);
+        }
         Ok(Ready {
             socket,
             outlet,
@@ -210,13 +216,17 @@ impl SetUp<'_> {
         let Some(datagram) = receiver.datagrams().next() else {
             return Ok(None);
         };
-        let Some(from) = datagram.from.map(canonical) else {
+        let Some(socket_peer) = datagram.from else {
             return Ok(None);
         };
+        let from = canonical(socket_peer);
         let server = self.server;
         let is_expected =
             expected.ip.is_none_or(|ip| ip == from.ip()) && expected.port.is_none_or(|port| port == from.port());
-        if !is_expected || !server.common.admits(from.ip()) {
+        if !is_expected {
+            return Ok(None);
+        }
+        if !server.common.admits(from.ip()) {
             server.common.stats.mine().dropped.add(1);
             return Ok(None);
         }
@@ -241,7 +251,10 @@ impl SetUp<'_> {
         }
         self.task.traffic.received_from_client(load);
         Ok(Some(First {
-            from,
+            from: Peer {
+                address: from,
+                way_back: datagram.local.map(|local| (socket_peer, local)),
+            },
             payload: payload.to_vec(),
             target,
         }))

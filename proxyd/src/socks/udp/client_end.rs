@@ -10,7 +10,7 @@ use sluice_addr::{Host, Upstream};
 use sluice_io::Stream;
 use sluice_io::udp::{Done, Parcel, Socket, Tables};
 use sluice_socks::udp::{MAX_HEADER, parse_datagram, put_header};
-use sluice_sys::udp::{Outgoing, Received, Receiver};
+use sluice_sys::udp::{Local, Outgoing, Received, Receiver};
 use tokio::io::{AsyncRead, ReadBuf};
 
 use crate::error::TaskError;
@@ -33,12 +33,21 @@ const HEADER_V6: usize = 22;
 pub(super) struct ClientEnd {
     socket: Socket,
     control: Stream,
-    client: SocketAddr,
+    client: Peer,
     shape: Shape,
     /// The only target that there may be.
     only: Option<Upstream>,
     /// Names that were asked for, so that a header need be parsed once only.
     known: Vec<Known>,
+}
+
+/// Whose datagrams come.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Peer {
+    pub(super) address: SocketAddr,
+    /// Where the socket has several addresses: that of the client in the socket's family, and the one of ours that it
+    /// sends to. Answers leave from there (UDP-06). Such a socket is not connected, which would leave it one address.
+    pub(super) way_back: Option<(SocketAddr, Local)>,
 }
 
 /// A name in a header.
@@ -57,14 +66,8 @@ struct Target {
 }
 
 impl ClientEnd {
-    /// Takes over a socket that is connected to `client`.
-    pub(super) fn new(
-        socket: Socket,
-        control: Stream,
-        client: SocketAddr,
-        shape: Shape,
-        only: Option<Upstream>,
-    ) -> Self {
+    /// Takes over a socket, which is connected to `client` unless that has a way back of its own.
+    pub(super) fn new(socket: Socket, control: Stream, client: Peer, shape: Shape, only: Option<Upstream>) -> Self {
         Self {
             socket,
             control,
@@ -102,7 +105,7 @@ impl ClientEnd {
         let (mut passed, mut refused) = (Load::default(), Load::default());
         for datagram in receiver.datagrams() {
             // What others sent before the socket was connected may still be there.
-            if datagram.from.map(canonical) != Some(self.client) {
+            if datagram.from.map(canonical) != Some(self.client.address) {
                 continue;
             }
             match self.take(&datagram, server, traffic)? {
@@ -198,18 +201,27 @@ impl ClientEnd {
     ) -> Poll<Done> {
         let Tables { sender, heads } = tables;
         heads.clear();
-        for parcel in parcels {
-            put_from(&parcel.far, heads);
+        let mut run = 0;
+        for from in parcels.iter().map_while(|parcel| address(&parcel.far)) {
+            // Only a name could be too long.
+            let _ = put_header(&Upstream::from(from), heads);
+            run += 1;
+        }
+        let parcels = &parcels[..run];
+        if parcels.is_empty() {
+            // Whoever resolves names says where answers come from.
+            return Poll::Ready(Done::Dropped(1));
         }
         let heads = &*heads;
+        let (to, from) = self.client.way_back.unzip();
         let outgoing = parcels.iter().scan(0, |at, parcel| {
             let head = &heads[*at..][..header_len(&parcel.far)];
             *at += head.len();
             Some(Outgoing {
                 head,
                 payload: parcel.payload(memory),
-                to: None,
-                from: None,
+                to,
+                from,
             })
         });
         Poll::Ready(match ready!(self.socket.poll_send(cx, sender, outgoing)) {
@@ -249,24 +261,18 @@ fn is(target: &Upstream, far: &Far) -> bool {
     }
 }
 
-/// Appends the header of a datagram that comes from `far`.
-fn put_from(far: &Far, heads: &mut Vec<u8>) {
-    let from = match far {
-        Far::Address(address) => Upstream::from(*address),
-        Far::Name(name) => (**name).clone(),
-    };
-    // Only a name could be too long, and these were in a header themselves.
-    let _ = put_header(&from, heads);
+fn address(far: &Far) -> Option<SocketAddr> {
+    match far {
+        Far::Address(address) => Some(canonical(*address)),
+        Far::Name(_) => None,
+    }
 }
 
+/// Bytes of the header of a datagram that comes from `far`.
 fn header_len(far: &Far) -> usize {
-    match far {
-        Far::Address(SocketAddr::V4(_)) => HEADER_V4,
-        Far::Address(SocketAddr::V6(_)) => HEADER_V6,
-        Far::Name(name) => match &name.host {
-            Host::Ip(ip) if ip.is_ipv4() => HEADER_V4,
-            Host::Ip(_) => HEADER_V6,
-            Host::Domain(domain) => ADDRESS + 2 + domain.len() + 2,
-        },
+    match address(far) {
+        Some(SocketAddr::V4(_)) => HEADER_V4,
+        Some(SocketAddr::V6(_)) => HEADER_V6,
+        None => 0,
     }
 }

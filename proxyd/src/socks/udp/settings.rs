@@ -70,6 +70,7 @@ impl UdpSettings {
             receive_buffer: self.shape.buffer.recv.map(|size| size.as_usize()),
             send_buffer: self.shape.buffer.send.map(|size| size.as_usize()),
             options: udp_options(self.options.with(users.unwrap_or_default())),
+            tell_local: address.ip().is_unspecified(),
             ..UdpBind::new(address)
         };
         let socket = match self.ports {
