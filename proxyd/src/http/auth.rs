@@ -123,7 +123,7 @@ impl Unauthorized {
 }
 
 /// Answers it.
-pub(crate) async fn answer(session: &Session, mut client: Client, failed: &Unauthorized) -> After {
+pub(crate) async fn answer(session: &Session, mut client: Box<Client>, failed: &Unauthorized) -> After {
     let server = &session.server;
     server.common.stats.mine().tcp_in.add(failed.received);
     let refused = match failed.error {

@@ -17,7 +17,7 @@ use crate::task::{Task, TaskKind};
 use crate::tunnel;
 
 /// Serves a CONNECT.
-pub(crate) async fn connect(session: &mut Session, mut client: Client, request: plan::Tunnel) -> After {
+pub(crate) async fn connect(session: &mut Session, mut client: Box<Client>, request: plan::Tunnel) -> After {
     let server = Arc::clone(&session.server);
     let mut task = Task::begin(
         &server.common,
@@ -79,6 +79,6 @@ pub(crate) async fn connect(session: &mut Session, mut client: Client, request: 
     }
     let limit = connected.opened.limit;
     let upstream = (connected.opened.stream, Vec::new(), limit);
-    tunnel::spawn(&session.worker, client, upstream, task);
+    tunnel::spawn(&session.worker, *client, upstream, task);
     After::Gone
 }

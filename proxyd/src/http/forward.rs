@@ -36,15 +36,15 @@ use crate::user::Permit;
 /// What becomes of a client's connection after a request.
 pub(crate) enum After {
     /// It takes the next one.
-    Next(Client),
+    Next(Box<Client>),
     /// It is closed; bytes that the client is still sending are thrown away for a moment.
-    Close(Client),
+    Close(Box<Client>),
     /// It is gone already, or belongs to a tunnel now.
     Gone,
 }
 
 /// Serves one request.
-pub(crate) async fn run(session: &mut Session, mut client: Client, mut request: Forward) -> After {
+pub(crate) async fn run(session: &mut Session, mut client: Box<Client>, mut request: Forward) -> After {
     let server = Arc::clone(&session.server);
     let notes = request.notes.take();
     let permit = request.permit.take();
@@ -79,7 +79,7 @@ pub(crate) async fn run(session: &mut Session, mut client: Client, mut request: 
             }
         }
         Ok(Outcome::Upgraded { upstream, first, limit }) => {
-            tunnel::spawn(&session.worker, client, (upstream, first, limit), task);
+            tunnel::spawn(&session.worker, *client, (upstream, first, limit), task);
             After::Gone
         }
         Err(failure) => {
@@ -144,7 +144,7 @@ struct Upstream {
     stream: Stream,
     /// Received and not yet looked at.
     buf: ReadBuffer,
-    path: Path,
+    path: Box<Path>,
     generation: u64,
     reused: bool,
     /// The escaper's speed limit.
@@ -279,7 +279,7 @@ impl Exchange<'_> {
         Ok(Upstream {
             stream,
             buf: ReadBuffer::default(),
-            path,
+            path: Box::new(path),
             generation: connected.escaper.generation,
             reused: false,
             limit: connected.opened.limit,

@@ -47,7 +47,7 @@ pub(crate) enum Tls {
 /// A connection that was used before.
 pub(crate) struct Kept {
     pub(crate) stream: Stream,
-    pub(crate) path: Path,
+    pub(crate) path: Box<Path>,
     pub(crate) limit: Option<SpeedLimitTcp>,
     since: Instant,
     expire: Duration,
@@ -65,7 +65,7 @@ struct Connections {
 }
 
 impl Kept {
-    pub(crate) fn new(stream: Stream, path: Path, limit: Option<SpeedLimitTcp>, expire: Duration) -> Self {
+    pub(crate) fn new(stream: Stream, path: Box<Path>, limit: Option<SpeedLimitTcp>, expire: Duration) -> Self {
         Self {
             stream,
             path,

@@ -79,7 +79,7 @@ fn may_persist(status: u16) -> bool {
 /// Tells a client why its task failed.
 pub(crate) async fn send_error(
     server: &HttpProxy,
-    mut client: Client,
+    mut client: Box<Client>,
     error: &TaskError,
     task: &mut Task,
     persist: Persist,
@@ -115,7 +115,7 @@ pub(crate) async fn send_error(
 }
 
 /// Answers a request that is not served at all. With `no_early_error_reply` the connection just closes.
-pub(crate) async fn refuse(server: &HttpProxy, mut client: Client, refusal: &Refusal) -> After {
+pub(crate) async fn refuse(server: &HttpProxy, mut client: Box<Client>, refusal: &Refusal) -> After {
     let is_early = !refusal.authenticated
         && matches!(
             refusal.error,
