@@ -10,6 +10,7 @@ use sluice_telemetry::debug;
 use sluice_tls::config::TicketerConfig;
 use sluice_tls::server::{Ticketer, TlsAcceptor, TlsServerParams};
 use sluice_tls::{BuildError, HandshakeError, OpensslServerConfig, RustlsServerConfig};
+use tokio::time::timeout;
 
 use crate::config::ServerConfig;
 use crate::server::ServerCommon;
@@ -102,7 +103,17 @@ pub(crate) fn build<T: ServerTls>(
 
 /// Shakes hands with a client of the server `common`; `None` if that fails, which is counted there.
 pub(crate) async fn accept(tls: &TlsAcceptor, stream: Stream, common: &ServerCommon, peers: Peers) -> Option<Stream> {
-    match tls.accept(stream).await {
+    let limit = tls.handshake_timeout();
+    let handshake = async {
+        // What a handshake needs is large (tens of KiB with OpenSSL), and many a connection never says a word.
+        // A look at the first byte waits for it; a socket just accepted counts as ready until proved otherwise.
+        stream.tcp().peek(&mut [0]).await.map_err(HandshakeError::Io)?;
+        tls.accept(stream).await
+    };
+    match timeout(limit, handshake)
+        .await
+        .unwrap_or(Err(HandshakeError::Timeout(limit)))
+    {
         Ok(secure) => Some(Stream::Secure(Box::new(secure))),
         Err(error) => {
             let stats = common.stats.mine();

@@ -159,6 +159,15 @@ pub enum TlsAcceptor {
 }
 
 impl TlsAcceptor {
+    /// How long a handshake may take.
+    #[must_use]
+    pub fn handshake_timeout(&self) -> Duration {
+        match self {
+            Self::Openssl(acceptor) => acceptor.handshake_timeout(),
+            Self::Rustls(acceptor) => acceptor.handshake_timeout(),
+        }
+    }
+
     /// Shakes hands over `io` with a client.
     ///
     /// # Errors
@@ -167,10 +176,7 @@ impl TlsAcceptor {
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
-        let timeout = match self {
-            Self::Openssl(acceptor) => acceptor.handshake_timeout(),
-            Self::Rustls(acceptor) => acceptor.handshake_timeout(),
-        };
+        let timeout = self.handshake_timeout();
         let handshake = async {
             match self {
                 Self::Openssl(acceptor) => acceptor.accept(io).await,
