@@ -22,6 +22,8 @@ use crate::worker::{Worker, Workers};
 /// Pause after an accept that failed for want of descriptors or memory: the connection stays queued meanwhile, and
 /// trying again at once would only burn the CPU.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Time between two lines about it in the process log; the counter has them all.
+const WARN_PAUSE: Duration = Duration::from_secs(10);
 
 /// Connections taken from the queue of a socket that closes; a queue is hardly ever longer.
 const MOST_QUEUED: usize = 4096;
@@ -226,6 +228,7 @@ impl Acceptor {
         };
         self.server.load().common().stats.mine().listening.add(1);
         let mut stopping = pin!(self.stop.cancelled());
+        let mut warned: Option<Instant> = None;
         loop {
             let accepted = poll_fn(|cx| {
                 if let Poll::Ready(accepted) = listener.poll_accept(cx) {
@@ -241,7 +244,10 @@ impl Acceptor {
                     self.server.load().common().stats.mine().accept_failed.add(1);
                     // A connection that was given up before we took it is no trouble of ours.
                     if error.kind() != io::ErrorKind::ConnectionAborted {
-                        warn!("accept failed"; "address" => %self.bound, "error" => %error);
+                        if warned.is_none_or(|at| at.elapsed() >= WARN_PAUSE) {
+                            warn!("accept failed"; "address" => %self.bound, "error" => %error);
+                            warned = Some(Instant::now());
+                        }
                         tokio::time::sleep(ACCEPT_PAUSE).await;
                     }
                 }
@@ -330,5 +336,58 @@ impl Acceptor {
                 });
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use sluice_lifecycle::Tasks;
+    use sluice_telemetry::metrics::Registry;
+
+    use super::*;
+    use crate::resolve::{Options, Peer, Resolver};
+    use crate::server::ServerCommon;
+    use crate::server::dummy_close::DummyClose;
+    use crate::stats::StatsBook;
+    use crate::worker::WorkerOptions;
+
+    fn workers(tasks: &Tasks) -> Workers {
+        let options = WorkerOptions {
+            threads: vec![Vec::new()],
+            stack_size: None,
+            max_events: 64,
+            dedicated: false,
+        };
+        let resolver = || Resolver::new(Peer::Unix("/nowhere".into()), Options::default());
+        Workers::start(&options, tasks, resolver).unwrap()
+    }
+
+    #[test]
+    fn a_socket_that_closes_takes_what_waits_in_its_queue() {
+        let tasks = Tasks::new();
+        let workers = workers(&tasks);
+        let stats = StatsBook::new(Registry::new()).server("s", &Default::default());
+        let common = ServerCommon::bare("s".into(), "DummyClose", Arc::clone(&stats), None);
+        let socket = ListenOptions::new("127.0.0.1:0".parse().unwrap(), 64).listen().unwrap();
+        let bound = socket.local_addr().unwrap();
+        let mut clients: Vec<_> = (0..8).map(|_| std::net::TcpStream::connect(bound).unwrap()).collect();
+        let stop = CancellationToken::new();
+        stop.cancel();
+        let acceptor = Acceptor {
+            server: Arc::new(ArcSwap::from_pointee(Server::DummyClose(DummyClose { common }))),
+            home: Arc::clone(workers.turn(0)),
+            others: None,
+            stop,
+            bound,
+            follow_cpu: false,
+        };
+        workers.turn(0).spawn(acceptor.run(socket));
+        for client in &mut clients {
+            assert_eq!(client.read(&mut [0; 8]).unwrap(), 0);
+        }
+        workers.stop();
+        assert_eq!(stats.sum(|c| &c.accepted), 8);
     }
 }
