@@ -312,6 +312,7 @@ mod tests {
             peers: Peers {
                 client: addr,
                 server: addr,
+                told: None,
             },
             waiting_since: Instant::now(),
         };

@@ -1,10 +1,14 @@
 //! Reading the PROXY protocol header at the front of a connection.
 
+use std::fmt::{self, Write};
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sluice_config::value::ProxyProtocolVersion;
-use sluice_proxy_protocol::{Header, HeaderError as Malformed, parse_header};
+use sluice_proxy_protocol::{Header, HeaderError as Malformed, Tlv, Tlvs, parse_header};
+use sluice_telemetry::keys;
+use sluice_telemetry::slog::{self, Serializer};
 use thiserror::Error;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -22,6 +26,73 @@ pub(crate) enum HeaderError {
     Read(#[from] io::Error),
     #[error("no complete PROXY protocol header within {0:?}")]
     TimedOut(Duration),
+}
+
+/// What a header of version 2 tells besides addresses, for the records of the connection's tasks. It is as true as the
+/// sender is honest.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Told {
+    /// Key and value of each log field.
+    fields: Vec<(&'static str, String)>,
+}
+
+impl Told {
+    /// `None` if the header tells nothing more.
+    fn of(tlvs: Tlvs<'_>) -> Option<Self> {
+        let mut told = Self::default();
+        for tlv in tlvs {
+            match tlv {
+                Tlv::Alpn(name) => told.note(keys::PROXY_ALPN, String::from_utf8_lossy(name)),
+                Tlv::Authority(name) => told.note(keys::PROXY_AUTHORITY, name),
+                Tlv::NetNs(name) => told.note(keys::PROXY_NETNS, name),
+                Tlv::Ssl(tls) if tls.is_tls() => {
+                    let parts = [
+                        (keys::PROXY_TLS_VERSION, tls.version()),
+                        (keys::PROXY_TLS_CIPHER, tls.cipher()),
+                        (keys::PROXY_TLS_CN, tls.common_name()),
+                    ];
+                    for (key, value) in parts {
+                        if let Some(value) = value {
+                            told.note(key, value);
+                        }
+                    }
+                    if tls.certificate_in_session() || tls.certificate_on_connection() {
+                        told.note(keys::PROXY_TLS_VERIFIED, tls.is_verified().to_string());
+                    }
+                }
+                Tlv::UniqueId(id) => told.note(keys::PROXY_UNIQUE_ID, Id(id).to_string()),
+                Tlv::Crc32c(_) | Tlv::Noop | Tlv::Ssl(_) | Tlv::Other { .. } => {}
+            }
+        }
+        (!told.fields.is_empty()).then_some(told)
+    }
+
+    /// The first of a kind counts: a field is in a record once.
+    fn note(&mut self, key: &'static str, value: impl Into<String>) {
+        if self.fields.iter().all(|(known, _)| *known != key) {
+            self.fields.push((key, value.into()));
+        }
+    }
+
+    /// Writes the fields.
+    pub(crate) fn emit(&self, out: &mut dyn Serializer) -> slog::Result {
+        self.fields
+            .iter()
+            .try_for_each(|(key, value)| out.emit_str((*key).into(), value))
+    }
+}
+
+/// An identifier: as text if it is printable ASCII, else in hexadecimal digits.
+struct Id<'b>(&'b [u8]);
+
+impl fmt::Display for Id<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let readable = self.0.iter().all(u8::is_ascii_graphic);
+        self.0.iter().try_for_each(|byte| match readable {
+            true => f.write_char(char::from(*byte)),
+            false => write!(f, "{byte:02x}"),
+        })
+    }
 }
 
 /// Takes the header off the front of `tcp`, and not a byte more. `None`: it tells no addresses, those of the connection
@@ -66,6 +137,7 @@ fn peers(header: &Header<'_>) -> Option<Peers> {
     Some(Peers {
         client: addresses.client,
         server: addresses.server,
+        told: Told::of(header.tlvs).map(Arc::new),
     })
 }
 

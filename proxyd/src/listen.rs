@@ -287,7 +287,11 @@ impl Acceptor {
             self.bound
         };
         let bound = SocketAddr::new(bound.ip().to_canonical(), bound.port());
-        let peers = Peers { client, server: bound };
+        let peers = Peers {
+            client,
+            server: bound,
+            told: None,
+        };
         match &self.others {
             None => self.home.spawn(server.serve(
                 Accepted {

@@ -167,6 +167,9 @@ impl KV for TaskRecord {
         };
         address(out, server, Some(self.peers.server))?;
         address(out, client, Some(self.peers.client))?;
+        if let Some(told) = &self.peers.told {
+            told.emit(out)?;
+        }
         if let Some(udp) = &self.udp {
             udp.emit(out)?;
         }

@@ -15,6 +15,7 @@ use sluice_telemetry::value::{Timestamp, Uuid};
 
 use crate::connect::{ConnectError, Path};
 use crate::error::TaskError;
+use crate::haproxy::Told;
 use crate::record::{Bytes, Event, ForwardNotes, Stage, TaskRecord, UdpNotes};
 use crate::server::ServerCommon;
 use crate::stats::EscaperStats;
@@ -22,11 +23,13 @@ use crate::traffic::{Tally, Traffic};
 use crate::user::Permit;
 
 /// A client's connection as its tasks see it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Peers {
     pub(crate) client: SocketAddr,
     /// The address that the client connected to.
     pub(crate) server: SocketAddr,
+    /// What the sender of a PROXY protocol header told besides the addresses.
+    pub(crate) told: Option<Arc<Told>>,
 }
 
 /// What a task is.
@@ -56,7 +59,7 @@ impl Task {
     pub(crate) fn begin(
         server: &Arc<ServerCommon>,
         kind: TaskKind,
-        peers: Peers,
+        peers: &Peers,
         upstream: &Upstream,
         accepted: Instant,
         permit: Option<Permit>,
@@ -81,7 +84,7 @@ impl Task {
                 stage: Stage::Created,
                 start_at: Timestamp::now(),
                 user: permit.as_ref().and_then(Permit::log_name).map(Arc::clone),
-                peers,
+                peers: peers.clone(),
                 upstream: upstream.clone(),
                 wait: created - accepted,
                 ready: Duration::ZERO,

@@ -102,7 +102,7 @@ pub(crate) fn build<T: ServerTls>(
 }
 
 /// Shakes hands with a client of the server `common`; `None` if that fails, which is counted there.
-pub(crate) async fn accept(tls: &TlsAcceptor, stream: Stream, common: &ServerCommon, peers: Peers) -> Option<Stream> {
+pub(crate) async fn accept(tls: &TlsAcceptor, stream: Stream, common: &ServerCommon, peers: &Peers) -> Option<Stream> {
     let limit = tls.handshake_timeout();
     let handshake = async {
         // What a handshake needs is large (tens of KiB with OpenSSL), and many a connection never says a word.

@@ -53,6 +53,22 @@ pub const SERVER_ADDR: &str = "server_addr";
 pub const CLIENT_ADDR: &str = "client_addr";
 /// Requested target.
 pub const UPSTREAM: &str = "upstream";
+/// Application protocol, as the sender of a PROXY protocol header tells; so are all `PROXY_*`.
+pub const PROXY_ALPN: &str = "proxy_alpn";
+/// Host name that the client asked for.
+pub const PROXY_AUTHORITY: &str = "proxy_authority";
+/// Network namespace of the sender.
+pub const PROXY_NETNS: &str = "proxy_netns";
+/// Cipher of the client's TLS.
+pub const PROXY_TLS_CIPHER: &str = "proxy_tls_cipher";
+/// Common name of the client's certificate.
+pub const PROXY_TLS_CN: &str = "proxy_tls_cn";
+/// Whether the client's certificate was verified.
+pub const PROXY_TLS_VERIFIED: &str = "proxy_tls_verified";
+/// Version of the client's TLS.
+pub const PROXY_TLS_VERSION: &str = "proxy_tls_version";
+/// Identifier of the connection.
+pub const PROXY_UNIQUE_ID: &str = "proxy_unique_id";
 /// Bind IP chosen by the escaper.
 pub const NEXT_BIND_IP: &str = "next_bind_ip";
 /// Local address of the connection to the remote.

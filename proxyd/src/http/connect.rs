@@ -22,7 +22,7 @@ pub(crate) async fn connect(session: &mut Session, mut client: Box<Client>, requ
     let mut task = Task::begin(
         &server.common,
         TaskKind::TcpConnect,
-        client.peers,
+        &client.peers,
         &request.upstream,
         client.waiting_since,
         request.permit,

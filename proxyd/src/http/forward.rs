@@ -51,7 +51,7 @@ pub(crate) async fn run(session: &mut Session, mut client: Box<Client>, mut requ
     let mut task = Task::begin(
         &server.common,
         TaskKind::HttpForward,
-        client.peers,
+        &client.peers,
         &request.upstream,
         client.waiting_since,
         permit,
@@ -182,14 +182,14 @@ struct Exchange<'a> {
 
 impl Exchange<'_> {
     async fn run(&mut self, client: &mut Client) -> Result<Outcome, Failure> {
-        let mut upstream = self.upstream(client.peers, false).await.map_err(Failure::early)?;
+        let mut upstream = self.upstream(&client.peers, false).await.map_err(Failure::early)?;
         loop {
             match self.exchange(client, upstream).await {
                 Err(failure) if failure.unheard && self.request.is_repeatable() => {
                     if let Some(permit) = self.task.permit() {
                         permit.renewed();
                     }
-                    upstream = self.upstream(client.peers, true).await.map_err(Failure::early)?;
+                    upstream = self.upstream(&client.peers, true).await.map_err(Failure::early)?;
                 }
                 other => return other,
             }
@@ -197,7 +197,7 @@ impl Exchange<'_> {
     }
 
     /// A kept connection, or a new one.
-    async fn upstream(&mut self, peers: Peers, fresh: bool) -> Result<Upstream, TaskError> {
+    async fn upstream(&mut self, peers: &Peers, fresh: bool) -> Result<Upstream, TaskError> {
         if !fresh && let Some(escaper) = self.server.escapers.reusable(self.server.escaper) {
             let key = self.key(escaper.generation);
             let kept = self
@@ -241,7 +241,7 @@ impl Exchange<'_> {
         }
     }
 
-    async fn connect(&mut self, peers: Peers) -> Result<Upstream, TaskError> {
+    async fn connect(&mut self, peers: &Peers) -> Result<Upstream, TaskError> {
         self.task.set_stage(Stage::Connecting);
         let connect = Connect {
             upstream: &self.request.upstream,

@@ -374,7 +374,7 @@ pub(crate) async fn serve(server: Arc<HttpProxy>, conn: Accepted, worker: Arc<Wo
     let mut conn = conn;
     if let (Some(tls), Stream::Plain(_)) = (&server.tls_server, &conn.stream) {
         // A TLS handshake is large beside what a connection needs later.
-        let accepted = Box::pin(tls_server::accept(tls, conn.stream, &server.common, conn.peers)).await;
+        let accepted = Box::pin(tls_server::accept(tls, conn.stream, &server.common, &conn.peers)).await;
         let Some(secure) = accepted else { return };
         conn.stream = secure;
         conn.accepted = Instant::now();

@@ -124,7 +124,7 @@ impl Port {
             return;
         };
         if let Some(tls) = &self.tls {
-            let Some(secure) = tls_server::accept(tls, conn.stream, &self.common, conn.peers).await else {
+            let Some(secure) = tls_server::accept(tls, conn.stream, &self.common, &conn.peers).await else {
                 return;
             };
             conn.stream = secure;

@@ -39,7 +39,7 @@ pub(crate) async fn run(server: &Arc<SocksProxy>, mut client: Client, request: R
     let mut task = Task::begin(
         &server.common,
         TaskKind::TcpConnect,
-        client.peers,
+        &client.peers,
         &target,
         client.waiting_since,
         permit,

@@ -66,7 +66,7 @@ pub(crate) async fn run(server: &Arc<SocksProxy>, mut client: Client, request: R
     let mut task = Task::begin(
         &server.common,
         task_kind,
-        client.peers,
+        &client.peers,
         &Upstream::new(IpAddr::from(Ipv4Addr::UNSPECIFIED), 0),
         client.waiting_since,
         permit,
