@@ -104,6 +104,8 @@ async fn what_the_manual_allows_is_accepted() {
         "controller: {local: {recv_timeout: 5}}",
         "controller: [{local: {recv_timeout: 5}}]",
         "stat: {target: {udp: 127.0.0.1:8125}}",
+        "stat: {target: {udp: {bind_ip: 127.0.0.1}}}",
+        "stat: {target_udp: {}}",
     ] {
         assert_taken(&format!("{plain}{section}\n")).await;
     }

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -39,16 +39,18 @@ impl DatagramTarget {
     }
 }
 
-/// The keys `target_unix`, `target_udp` and `target` of a section, of which the last one counts.
+/// The keys `target_unix`, `target_udp` and `target` of a section, of which the last one counts. A UDP peer whose
+/// address is left out is this host at `port`.
 pub(crate) fn last_target(
     unix: Option<Placed<UnixForm>>,
     udp: Option<Placed<UdpForm>>,
     either: Option<Placed<EitherMap>>,
+    port: u16,
 ) -> Option<DatagramTarget> {
-    let either = either.map(|it| it.map(|it| it.target()));
+    let either = either.map(|it| it.map(|it| it.target(port)));
     [
         unix.map(Placed::into),
-        udp.map(Placed::into),
+        udp.map(|it| it.map(|it| it.target(port))),
         either.and_then(Placed::transpose),
     ]
     .into_iter()
@@ -193,16 +195,20 @@ pub(crate) enum UdpForm {
 #[serde(deny_unknown_fields)]
 pub(crate) struct UdpMap {
     #[serde(alias = "addr")]
-    address: SockAddrSpec,
+    address: Option<SockAddrSpec>,
     #[serde(alias = "bind")]
     bind_ip: Option<IpAddr>,
 }
 
-impl From<UdpForm> for DatagramTarget {
-    fn from(form: UdpForm) -> Self {
-        match form {
-            UdpForm::Str(peer) => Self::Udp { peer, bind_ip: None },
-            UdpForm::Map(UdpMap { address, bind_ip }) => Self::Udp { peer: address, bind_ip },
+impl UdpForm {
+    fn target(self, port: u16) -> DatagramTarget {
+        let (address, bind_ip) = match self {
+            Self::Str(peer) => (Some(peer), None),
+            Self::Map(UdpMap { address, bind_ip }) => (address, bind_ip),
+        };
+        DatagramTarget::Udp {
+            peer: address.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into()),
+            bind_ip,
         }
     }
 }
@@ -216,8 +222,9 @@ pub(crate) struct EitherMap {
 }
 
 impl EitherMap {
-    fn target(self) -> Option<DatagramTarget> {
-        Placed::last([self.udp.map(Placed::into), self.unix.map(Placed::into)])
+    fn target(self, port: u16) -> Option<DatagramTarget> {
+        let udp = self.udp.map(|it| it.map(|it| it.target(port)));
+        Placed::last([udp, self.unix.map(Placed::into)])
     }
 }
 

@@ -14,6 +14,9 @@ use crate::naming::Naming;
 use crate::target::{DatagramTarget, EitherMap, Placed, SocketPath, UdpForm, UnixForm, last_target, schema_of};
 use crate::transport::Target;
 
+/// Where a StatsD server usually listens.
+const STATSD_PORT: u16 = 8125;
+
 /// The `stat` section: where numbers go.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(try_from = "StatMap")]
@@ -55,7 +58,7 @@ impl StatConfig {
             (Some(target), _) => Some(target.clone()),
             (None, Some(_)) => None,
             (None, None) => Some(DatagramTarget::Udp {
-                peer: SocketAddr::from((Ipv4Addr::LOCALHOST, 8125)).into(),
+                peer: SocketAddr::from((Ipv4Addr::LOCALHOST, STATSD_PORT)).into(),
                 bind_ip: None,
             }),
         }
@@ -149,7 +152,7 @@ impl TryFrom<StatMap> for StatConfig {
             return Err(Misfit::at("max_segment_size", "expected a size above 0"));
         }
         Ok(Self {
-            target: last_target(map.target_unix, map.target_udp, map.target),
+            target: last_target(map.target_unix, map.target_udp, map.target, STATSD_PORT),
             prefix: map.prefix.map(|prefix| prefix.as_str().to_owned()),
             cache_size: map.cache_size.as_usize(),
             max_segment_size: map.max_segment_size.map(ByteSize::as_usize),

@@ -14,6 +14,9 @@ use super::{DriverConfig, FluentdConfig, JournalConfig, LogConfig, LoggerConfig,
 use crate::render::syslog::{Facility, Header};
 use crate::target::{EitherMap, Placed, UdpForm, UnixForm, last_target};
 
+/// Where a syslog server listens (RFC 5426 §3.3).
+const SYSLOG_PORT: u16 = 514;
+
 /// An integer from `LOW` to `HIGH`.
 struct Count<const LOW: usize, const HIGH: usize>(usize);
 
@@ -297,7 +300,7 @@ impl TryFrom<SyslogForm> for SyslogConfig {
             }
         };
         Ok(Self {
-            target: last_target(map.target_unix, map.target_udp, map.target),
+            target: last_target(map.target_unix, map.target_udp, map.target, SYSLOG_PORT),
             header,
             use_cee_log_syntax: map.use_cee_log_syntax,
             cee_event_flag: map

@@ -27,6 +27,21 @@ fn an_empty_map_sends_to_the_usual_port() {
     assert_eq!(config.max_segment_size_for(&target.resolve().unwrap()), 1400);
 }
 
+/// CFG-05.
+#[test]
+fn a_map_without_an_address_sends_to_the_usual_port() {
+    for yaml in [
+        "{target_udp: {bind_ip: 127.0.0.2}}",
+        "{target: {udp: {bind: 127.0.0.2}}}",
+    ] {
+        let expected = DatagramTarget::Udp {
+            peer: addr("127.0.0.1:8125").into(),
+            bind_ip: Some("127.0.0.2".parse().unwrap()),
+        };
+        assert_eq!(read(yaml).unwrap().statsd_target(), Some(expected), "{yaml}");
+    }
+}
+
 #[test]
 fn an_endpoint_alone_sends_nothing() {
     let config = read("{openmetrics: {listen: '127.0.0.1:9100'}}").unwrap();
@@ -78,7 +93,6 @@ fn what_is_wrong_is_told_with_its_path() {
         ),
         ("{emit_interval: 0}", "stat.emit_interval", "longer than 0"),
         ("{prefix: 'a b'}", "stat.prefix", "' ' is none of letters"),
-        ("{target_udp: {}}", "stat.target_udp", "`address` is missing"),
         ("{target_upd: x}", "stat", "unknown key `target_upd`"),
     ] {
         let said = read(yaml).unwrap_err();
