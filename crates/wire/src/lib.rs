@@ -4,7 +4,9 @@
 //! from one whole message, `put_*` appends to a buffer. Nothing here opens a socket, reads a clock or spawns a task.
 //!
 //! - [`dns`]: what proxyd asks resolverd, and what other programs ask of its `listen` addresses.
+//! - [`mint`]: the certificates that proxyd asks certgend for, or another generator.
 
 #![cfg_attr(not(test), warn(clippy::cast_possible_truncation, clippy::indexing_slicing))]
 
 pub mod dns;
+pub mod mint;
