@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, de};
 use sluice_config::{
     Edge, Entry, Load,
-    value::{NodeName, OneOrMany, SockAddrSpec},
+    value::{NodeName, OneOrMany, SockAddrSpec, User},
 };
 use sluice_lifecycle::{Graph, NodeKind};
 
@@ -61,36 +61,6 @@ impl<'de> Deserialize<'de> for Network {
         net.map(Self)
             .map_err(|_| de::Error::invalid_value(de::Unexpected::Str(&text), &expected))
     }
-}
-
-/// A user of the system.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
-pub(crate) struct User(#[schemars(with = "String")] pub(crate) u32);
-
-impl<'de> Deserialize<'de> for User {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?; // a number is a string too, where one is asked for
-        if let Ok(uid) = text.parse() {
-            return Ok(Self(uid));
-        }
-        let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
-        let uid = uid_of(&passwd, &text).ok_or_else(|| {
-            let expected = "a uid or the name of a user of this system";
-            de::Error::invalid_value(de::Unexpected::Str(&text), &expected)
-        });
-        uid.map(Self)
-    }
-}
-
-/// The uid of a name in `passwd` (passwd(5)).
-fn uid_of(passwd: &str, name: &str) -> Option<u32> {
-    let of = |line: &str| {
-        let mut fields = line.split(':');
-        let own = fields.next()?;
-        let uid = fields.nth(1)?.parse().ok()?;
-        (own == name).then_some(uid)
-    };
-    passwd.lines().find_map(of)
 }
 
 impl Config {

@@ -55,17 +55,33 @@ struct RootEntry {
 impl Load {
     /// Reads a group's main file, or the main file in a folder. What cannot be read is recorded.
     pub fn open(main: &FsPath) -> Self {
-        Self::open_with(main, roots::GROUP)
+        Self::open_with(main, |_| roots::GROUP)
     }
 
-    /// Reads a certificate generator's own file, whose root has its `backend` and sections.
+    /// Reads a certificate generator's own file, whose root has its `backend` and sections, or a group's main file.
     pub fn open_certgen(main: &FsPath) -> Self {
-        Self::open_with(main, roots::CERTGEN)
+        let has_backend = |root: &Node| match root {
+            Node::Map(entries) => entries.iter().any(|(key, _)| key.normalised() == "backend"),
+            _ => false,
+        };
+        Self::open_with(main, |documents| {
+            if documents.iter().any(has_backend) {
+                roots::CERTGEN
+            } else {
+                roots::GROUP
+            }
+        })
     }
 
-    fn open_with(main: &FsPath, roots: &'static [Root]) -> Self {
+    /// Whether this is a certificate generator's own file.
+    pub fn is_certgen(&self) -> bool {
+        roots::find(self.roots, "backend").is_some()
+    }
+
+    /// `choose` tells which root keys there may be, from the documents.
+    fn open_with(main: &FsPath, choose: impl FnOnce(&[Node]) -> &'static [Root]) -> Self {
         let mut load = Self {
-            roots,
+            roots: roots::GROUP,
             sources: Vec::new(),
             entries: Vec::new(),
             base: FsPath::new("").into(),
@@ -86,6 +102,7 @@ impl Load {
         let Some((source, documents)) = load.read_file(&main.clone(), main) else {
             return load;
         };
+        load.roots = choose(&documents);
         for (index, document) in documents.into_iter().enumerate() {
             load.take_root(&source, index, document);
         }

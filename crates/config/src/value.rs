@@ -33,6 +33,7 @@ mod speed_global;
 mod speed_udp;
 mod text;
 mod time;
+mod user;
 mod weighted;
 mod words;
 
@@ -68,5 +69,6 @@ pub use speed_global::{GlobalDatagramLimit, GlobalStreamLimit};
 pub use speed_udp::SpeedLimitUdp;
 pub use text::{DateTime, EgressArea, HeaderName, UrlStr};
 pub use time::Span;
+pub use user::User;
 pub use weighted::{Weight, WeightedName, WeightedSockAddr, WeightedUpstream};
 pub use words::{ForwardedHeader, PickPolicy, ProxyRequestType, RegexStr};

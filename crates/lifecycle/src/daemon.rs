@@ -1,7 +1,7 @@
 //! What a daemon brings, and what it is given.
 
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use schemars::{JsonSchema, SchemaGenerator};
@@ -32,6 +32,11 @@ pub trait Daemon: Sized + Send + Sync + 'static {
 
     /// Everything that it reads from the main file.
     type Config: Send + 'static;
+
+    /// Opens the main file at `path`, or in that folder; a group's, unless the daemon has files of its own.
+    fn open(path: &Path) -> Load {
+        Load::open(path)
+    }
 
     /// Reads its own sections; findings are recorded in `load`. Serves `-t`, start and reload alike, so it opens
     /// nothing and starts no thread.

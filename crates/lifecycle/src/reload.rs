@@ -27,7 +27,7 @@ pub(crate) struct Loaded<D: Daemon> {
 /// # Errors
 /// All that is wrong with it, a text each.
 pub(crate) fn load<D: Daemon>(path: &Path) -> Result<Loaded<D>, Vec<String>> {
-    let mut load = sluice_config::Load::open(path);
+    let mut load = D::open(path);
     let common = Common::read::<D>(&mut load);
     let own = D::read(&mut load);
     match load.finish() {

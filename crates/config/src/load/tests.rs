@@ -354,6 +354,7 @@ fn a_generator_has_a_file_of_its_own() {
         "backend: {thread_name: x}\nruntime: {thread_number: 2, task_quit_timeout: 5}\n",
     )]);
     let mut load = Load::open_certgen(folder.path());
+    assert!(load.is_certgen());
     assert_eq!(
         load.section::<Runtime>("backend").unwrap().thread_name.as_deref(),
         Some("x")
@@ -368,6 +369,15 @@ fn a_generator_has_a_file_of_its_own() {
         load.finish().unwrap()[0].message,
         "`task_quit_timeout` has no effect: a mint has no task to wait for"
     );
+}
+
+#[test]
+fn a_generator_takes_a_group_s_file_too() {
+    let folder = folder(&[("main.yml", "certgend: {}\nserver: []\n---\nescaper: []\n")]);
+    let mut load = Load::open_certgen(folder.path());
+    assert!(!load.is_certgen() && load.place("certgend").is_some());
+    assert!(load.section::<Runtime>("certgend").is_some());
+    load.finish().unwrap();
 }
 
 #[test]
