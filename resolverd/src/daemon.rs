@@ -10,14 +10,14 @@ use schemars::SchemaGenerator;
 use serde_json::{Map, Value, json};
 use sluice_config::Load;
 use sluice_control::Methods;
-use sluice_lifecycle::{Context, Daemon, Drain, Graph, Tasks, schema_of};
+use sluice_lifecycle::{Context, Daemon, DataSocket, Drain, Graph, Tasks, schema_of};
 
 use crate::{
     config::{Config, ResolverdConfig},
     control,
     kind::ResolverConfig,
     resolvers::{Resolvers, Workshop},
-    serve::{InCharge, Listening, Own},
+    serve::{InCharge, Listening, start_own},
 };
 
 /// The name of the group's own socket, as a file and when it is passed in.
@@ -27,7 +27,7 @@ const SOCKET: &str = "resolverd.dns";
 pub(crate) struct Resolverd {
     resolvers: InCharge,
     workshop: Workshop,
-    own: Own,
+    own: DataSocket,
     listening: Mutex<Vec<Arc<Listening>>>,
     tasks: Tasks,
     /// One reload at a time.
@@ -91,7 +91,7 @@ impl Daemon for Resolverd {
         }
         let passed = cx.activated.take_unix_listener(SOCKET);
         let path: PathBuf = cx.runtime_dir.join(SOCKET);
-        let own = Own::start(&path, passed, uids(&config.own), &resolvers, &cx.tasks)?;
+        let own = start_own(&path, passed, uids(&config.own), &resolvers, &cx.tasks)?;
         Ok(Arc::new(Self {
             resolvers,
             workshop,

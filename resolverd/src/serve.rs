@@ -30,7 +30,7 @@ use crate::{
     resolvers::Resolvers,
 };
 
-pub(crate) use unix::Own;
+pub(crate) use unix::start as start_own;
 
 /// The pause after a failed accept, so that a lack of descriptors does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

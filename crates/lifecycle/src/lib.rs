@@ -12,6 +12,7 @@
 mod args;
 mod config;
 mod daemon;
+mod data_socket;
 mod drain;
 mod graph;
 mod life;
@@ -31,6 +32,7 @@ mod tasks;
 pub use args::Args;
 pub use config::{RuntimeConfig, WorkerConfig};
 pub use daemon::{Context, Daemon, schema_of};
+pub use data_socket::{DataSocket, Peer};
 pub use drain::Drain;
 pub use graph::{Graph, GraphFormat, Node, NodeKind};
 pub use run::run;

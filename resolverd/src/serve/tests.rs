@@ -6,6 +6,7 @@ use std::{
 
 use bytes::BytesMut;
 use sluice_config::Load;
+use sluice_lifecycle::DataSocket;
 use sluice_telemetry::{EventLogs, metrics::Registry};
 use sluice_wire::dns::{Answer, Family, Origin, Query, Reply, put_frame, put_query, take_frame};
 use tokio::{
@@ -59,8 +60,8 @@ impl Bench {
         ))
     }
 
-    fn own(&self) -> Own {
-        Own::start(&self.path(), None, Vec::new(), &self.in_charge, &self.tasks).unwrap()
+    fn own(&self) -> DataSocket {
+        start_own(&self.path(), None, Vec::new(), &self.in_charge, &self.tasks).unwrap()
     }
 
     fn path(&self) -> PathBuf {
@@ -217,16 +218,9 @@ async fn a_dead_socket_is_replaced_but_nothing_else() {
     assert_eq!(addresses(&reply), Err(ResolveError::NoResolverSet));
     drop(own);
     std::fs::write(bench.path(), "precious").unwrap();
-    let result = Own::start(&bench.path(), None, Vec::new(), &bench.in_charge, &bench.tasks);
+    let result = start_own(&bench.path(), None, Vec::new(), &bench.in_charge, &bench.tasks);
     assert!(result.is_err());
     assert_eq!(std::fs::read(bench.path()).unwrap(), b"precious");
-}
-
-#[test]
-fn root_the_own_user_and_those_of_the_list_may_ask() {
-    let own = rustix::process::geteuid().as_raw();
-    assert!(unix::may_ask(0, &[]) && unix::may_ask(own, &[]) && unix::may_ask(12345, &[12345]));
-    assert!(!unix::may_ask(12345, &[12346]));
 }
 
 async fn over_udp(address: SocketAddr, message: &[u8]) -> Vec<u8> {
