@@ -11,7 +11,6 @@ mod config;
 mod control;
 mod group;
 mod groups;
-mod histogram;
 mod kind;
 mod login;
 mod member;

@@ -33,7 +33,7 @@ use crate::value::Timestamp;
 /// Which part of the `log` section configures a logger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LogKind {
-    /// Inspect and intercept records.
+    /// Inspect, intercept and mint records.
     Audit,
     /// Escape records.
     Escape,
@@ -52,6 +52,8 @@ pub enum LogType {
     Inspect,
     /// Something happened on an intercepted connection.
     Intercept,
+    /// A certificate was made.
+    Mint,
     /// A query failed.
     Resolve,
     /// A task changed its state or ended.
@@ -65,6 +67,7 @@ impl LogType {
             Self::Escape => "Escape",
             Self::Inspect => "Inspect",
             Self::Intercept => "Intercept",
+            Self::Mint => "Mint",
             Self::Resolve => "Resolve",
             Self::Task => "Task",
         }

@@ -271,6 +271,25 @@ pub const CLIENT_LOGOUT: &str = "client_logout";
 /// How the inspection of an unknown stream ended.
 pub const INSPECT_STATUS: &str = "inspect_status";
 
+// Mint records, which have HOST and DURATION too
+
+/// Protocol that TLS was found in.
+pub const SERVICE: &str = "service";
+/// What the certificate is for.
+pub const USAGE: &str = "usage";
+/// Serial number of the certificate, in hexadecimal.
+pub const SERIAL: &str = "serial";
+/// SHA-256 of the certificate, in hexadecimal.
+pub const FINGERPRINT: &str = "fingerprint";
+/// Kind of the certificate's key.
+pub const KEY_TYPE: &str = "key_type";
+/// End of the certificate's validity.
+pub const NOT_AFTER: &str = "not_after";
+/// Who asked for the certificate: user and process, or address.
+pub const ASKER: &str = "asker";
+/// What of the mirrored certificate could not be kept.
+pub const FALLBACK: &str = "fallback";
+
 /// Writes fields into a serializer; the body of a record's [`slog::KV::serialize`].
 ///
 /// ```

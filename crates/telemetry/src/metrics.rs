@@ -7,6 +7,7 @@
 mod collector;
 mod config;
 mod help;
+mod histogram;
 mod openmetrics;
 mod registry;
 mod runtime;
@@ -21,6 +22,7 @@ pub use collector::{Collector, Gauge, Object, Rule};
 #[cfg(test)]
 pub(crate) use collector::{Emit, Line};
 pub use config::{Listen, OpenMetricsConfig, StatConfig};
+pub use histogram::{Histogram, Told};
 pub use registry::{Registration, Registry, Source};
 pub use runtime::RuntimeGauges;
 pub use shards::{Counter, Shards, set_worker, set_workers};

@@ -5,9 +5,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use sluice_config::value::HistogramMetrics;
-use sluice_telemetry::metrics::{Collector, Counter, Registry, Rule, Shards, Source, next_stat_id};
+use sluice_telemetry::metrics::{Collector, Counter, Histogram, Registry, Rule, Shards, Source, next_stat_id};
 
-use super::histogram::Histogram;
 use super::kind::{ClientProtocol, RequestKind, UserType};
 use super::table::Table;
 use crate::stats::{Datagrams, EscaperStats, ServerStats};

@@ -13,7 +13,7 @@ const PRECISION: u32 = 10;
 /// Values count in buckets of 0.1 %, so that memory does not grow with their number: at most 1,024 buckets for each
 /// power of two.
 #[derive(Debug)]
-pub(crate) struct Histogram {
+pub struct Histogram {
     config: HistogramMetrics,
     turn: Turn,
     since: Instant,
@@ -31,16 +31,20 @@ struct Turn {
 
 /// What is told until the next turn has values: nanoseconds.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Told {
-    pub(crate) min: f64,
-    pub(crate) max: f64,
-    pub(crate) mean: f64,
+pub struct Told {
+    /// The least.
+    pub min: f64,
+    /// The greatest.
+    pub max: f64,
+    /// The mean.
+    pub mean: f64,
     /// In the order of the configuration.
-    pub(crate) quantiles: Vec<f64>,
+    pub quantiles: Vec<f64>,
 }
 
 impl Histogram {
-    pub(crate) fn new(config: HistogramMetrics, now: Instant) -> Self {
+    /// Begins its first turn at `now`.
+    pub fn new(config: HistogramMetrics, now: Instant) -> Self {
         Self {
             config,
             turn: Turn::default(),
@@ -49,24 +53,26 @@ impl Histogram {
         }
     }
 
-    pub(crate) fn config(&self) -> &HistogramMetrics {
+    /// What it tells, and how long a turn is.
+    pub fn config(&self) -> &HistogramMetrics {
         &self.config
     }
 
     /// Goes on under another configuration.
-    pub(crate) fn configure(&mut self, config: &HistogramMetrics) {
+    pub fn configure(&mut self, config: &HistogramMetrics) {
         if self.config != *config {
             self.config = config.clone();
             self.told = None;
         }
     }
 
-    pub(crate) fn add(&mut self, value: Duration) {
+    /// Counts a value.
+    pub fn add(&mut self, value: Duration) {
         self.turn.add(u64::try_from(value.as_nanos()).unwrap_or(u64::MAX));
     }
 
     /// The numbers to tell at `now`; `None` before the first turn with values is over.
-    pub(crate) fn tell(&mut self, now: Instant) -> Option<&Told> {
+    pub fn tell(&mut self, now: Instant) -> Option<&Told> {
         if now.duration_since(self.since) >= self.config.rotate.0 {
             self.since = now;
             if self.turn.count > 0 {
