@@ -1,74 +1,157 @@
-//! The daemon as far as it is built: it lives and answers, and mints nothing.
+//! certgend as a daemon of the group: start, reload, stop.
 
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
-use schemars::{JsonSchema, SchemaGenerator};
-use serde::Deserialize;
+use anyhow::Context as _;
+use schemars::SchemaGenerator;
 use serde_json::{Map, Value, json};
-use sluice_config::{Load, NotYet};
-use sluice_lifecycle::{Context, Daemon, Drain, Tasks, schema_of};
-use sluice_telemetry::warn;
+use sluice_config::{Load, value::HistogramMetrics};
+use sluice_lifecycle::{Context, Daemon, DataSocket, Drain, Tasks, schema_of};
+use sluice_telemetry::{LogKind, metrics::Registration, notice, warn};
+use tokio::task::spawn_blocking;
 
-/// What it says of itself in the log and in `status`.
-const NOTE: &str = "minting certificates is not built yet in this version: no data socket is open";
+use crate::config::{CertgendConfig, Config};
+use crate::mint::{Mint, Minter};
+use crate::rate::Rate;
+use crate::serve;
+use crate::stats::{Stats, StatsSource};
 
-/// The `certgend` section.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct CertgendConfig {
-    /// Who may ask for certificates.
-    #[serde(default)]
-    #[schemars(skip)]
-    #[expect(dead_code, reason = "refuses the key by name")]
-    allow_uid: Option<NotYet>,
-    /// The CA and its limits.
-    #[serde(default)]
-    #[schemars(skip)]
-    #[expect(dead_code, reason = "refuses the key by name")]
-    backend: Option<NotYet>,
-    /// Certificates a second.
-    #[serde(default)]
-    #[schemars(skip)]
-    #[expect(dead_code, reason = "refuses the key by name")]
-    mint_rate: Option<NotYet>,
-    /// Hosts that no certificate is made for.
-    #[serde(default)]
-    #[schemars(skip)]
-    #[expect(dead_code, reason = "refuses the key by name")]
-    never_mint: Option<NotYet>,
-}
+/// The name of the group's own socket, as a file and when it is passed in.
+const SOCKET: &str = "certgend.mint";
+
+/// The name of the UDP socket when it is passed in.
+const UDP_SOCKET: &str = "certgend.udp";
 
 /// Mints certificates for TLS interception.
 pub(crate) struct Certgend {
+    minter: Arc<Minter>,
+    own: DataSocket,
+    udp: Option<SocketAddr>,
     tasks: Tasks,
+    /// One reload at a time.
+    reloading: tokio::sync::Mutex<()>,
+    _metrics: Registration,
+}
+
+fn durations(config: &Config) -> HistogramMetrics {
+    let backend = config.own.backend.as_ref();
+    backend
+        .map(|backend| backend.duration_stats.clone())
+        .unwrap_or_default()
+}
+
+fn cpus() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
+}
+
+/// Says what mints from now on.
+fn announce(mint: &Mint) {
+    match mint.ca() {
+        Ok(ca) => notice!("certificates are minted"; "ca" => ca.subject.as_str()),
+        Err(why) => warn!("no certificate can be minted: {}", why),
+    }
 }
 
 impl Daemon for Certgend {
     const NAME: &'static str = "certgend";
     const ABOUT: &'static str = "Mints certificates for TLS interception";
-    // It will hold the CA key.
+    // It holds the CA key.
     const DUMPABLE: bool = false;
 
-    type Config = CertgendConfig;
+    type Config = Config;
 
-    fn read(load: &mut Load) -> CertgendConfig {
-        load.section("certgend").unwrap_or_default()
+    fn open(path: &Path) -> Load {
+        Load::open_certgen(path)
+    }
+
+    fn read(load: &mut Load) -> Config {
+        Config::read(load)
     }
 
     fn schema(generator: &mut SchemaGenerator) -> Map<String, Value> {
         Map::from_iter([("certgend".to_owned(), schema_of::<CertgendConfig>(generator))])
     }
 
-    async fn start(_: CertgendConfig, cx: Context) -> anyhow::Result<Arc<Self>> {
-        warn!("{}", NOTE);
-        Ok(Arc::new(Self { tasks: cx.tasks }))
+    async fn start(config: Config, mut cx: Context) -> anyhow::Result<Arc<Self>> {
+        let mint = Mint::build(&config, true)?;
+        announce(&mint);
+        let stats = Arc::new(Stats::new(durations(&config)));
+        let metrics = cx.metrics.register(Arc::new(StatsSource(Arc::clone(&stats))));
+        let threads = cx.worker.as_ref().and_then(|worker| worker.thread_number);
+        let minter = Arc::new(Minter::new(
+            mint,
+            Rate::new(config.own.mint_rate, Instant::now()),
+            stats,
+            threads.map_or_else(cpus, NonZeroUsize::get),
+            cx.logs.logger(LogKind::Audit, "la-certgend"),
+            cx.tasks.clone(),
+        ));
+        let keys = Arc::clone(&minter.keys);
+        cx.background.spawn(keys.run(cx.background.clone()));
+        let udp = match serve::wish(config.stand_alone, &cx.group, cx.activated.take_udp_socket(UDP_SOCKET)) {
+            Some(wish) => Some(wish.open(&minter, &cx.tasks).await?),
+            None => None,
+        };
+        let passed = cx.activated.take_unix_listener(SOCKET);
+        let path = cx.runtime_dir.join(SOCKET);
+        let own = serve::unix(&path, passed, config.uids(), &minter, &cx.tasks)?;
+        Ok(Arc::new(Self {
+            minter,
+            own,
+            udp,
+            tasks: cx.tasks,
+            reloading: tokio::sync::Mutex::new(()),
+            _metrics: metrics,
+        }))
     }
 
     fn status(&self) -> Value {
-        json!({ "listening": [], "note": NOTE })
+        let mut listening = vec![json!({ "name": "mint", "address": self.own.path().display().to_string() })];
+        if let Some(udp) = self.udp {
+            listening.push(json!({ "name": "udp", "address": udp.to_string() }));
+        }
+        let mint = self.minter.mint();
+        let stats = &self.minter.stats;
+        let mut status = json!({
+            "listening": listening,
+            "connections": self.own.connections(),
+            "cached": mint.cached(),
+            "rsa_keys": self.minter.keys.len(),
+            "requests": stats.request_total.get(),
+            "minted": stats.request_ok.get().saturating_sub(stats.request_cached.get()),
+            "from_cache": stats.request_cached.get(),
+        });
+        match mint.ca() {
+            Ok(ca) => {
+                status["ca"] = json!(ca.subject);
+                status["ca_not_after"] = json!(ca.not_after);
+            }
+            Err(why) => status["note"] = json!(why),
+        }
+        status
     }
 
-    async fn reload(self: &Arc<Self>, _: CertgendConfig) -> anyhow::Result<()> {
+    async fn reload(self: &Arc<Self>, config: Config) -> anyhow::Result<()> {
+        let _one = self.reloading.lock().await;
+        // A CA that was there and is gone is a mistake; one that never was there may still be missing.
+        let may_lack = self.minter.mint().ca().is_err();
+        let (config, mint) = spawn_blocking(move || {
+            let mint = Mint::build(&config, may_lack);
+            (config, mint)
+        })
+        .await
+        .context("the thread has failed")?;
+        let mint = mint?;
+        // Everything is built: nothing below can fail.
+        announce(&mint);
+        self.minter.replace(mint);
+        self.minter.rate.configure(config.own.mint_rate);
+        self.minter.stats.configure(&durations(&config));
+        self.own.allow(config.uids());
         Ok(())
     }
 
