@@ -29,7 +29,7 @@ use crate::ca::{Ca, CaError};
 use crate::cache::{Cache, Ready, Wanted};
 use crate::config::Config;
 use crate::keys::{KeyKind, LeafKey, RsaPool};
-use crate::never::{Never, covers};
+use crate::never::{Never, covers, covers_name};
 use crate::plan::{self, Bounds, Extension, Plan, key_id, sha256};
 use crate::rate::Rate;
 use crate::record::Made;
@@ -121,7 +121,12 @@ impl Mint {
             Ok(host) if !name.contains('*') => host,
             _ => return Err(refused(ErrorCode::BadRequest, format!("`{}` is no host", request.host))),
         };
-        if covers(&self.never, &host) {
+        let is_never = match &host {
+            // A star stands for hosts below, any of which may be covered.
+            Host::Domain(domain) if name.len() < request.host.len() => covers_name(&self.never, &format!("*.{domain}")),
+            host => covers(&self.never, host),
+        };
+        if is_never {
             return Err(refused(
                 ErrorCode::NeverMint,
                 format!("`never_mint` covers `{}`", request.host),

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::daemons::Target;
 use crate::g3::{EscaperCommand, Kind, ResolverCommand, ServerCommand, UserGroupCommand};
-use crate::{g3, generic, output};
+use crate::{ca, g3, generic, output};
 
 /// What to ask a daemon.
 #[derive(Debug, Subcommand)]
@@ -136,6 +136,12 @@ impl Call {
 
 /// Makes the call that `command` stands for and prints what comes back.
 pub(crate) async fn run(target: &Target, daemon: &str, command: &DaemonCommand) -> anyhow::Result<ExitCode> {
+    if let DaemonCommand::Own(words) = command
+        && daemon == "certgend"
+        && words.first().is_some_and(|first| first == "ca")
+    {
+        return ca::run(target, words).await;
+    }
     let mut client = match command {
         // Files and JSON are looked at before anybody is called.
         DaemonCommand::Own(_) => None,

@@ -1,12 +1,13 @@
 //! `sluicectl`: the command line for all daemons of a group.
 //!
 //! It has no logic of its own: `check` and `schema` join what each daemon's `-t` and `--schema` say, `up` starts,
-//! restarts and stops children, `user token` prints what `sluice_auth` makes of a password, and everything else is a call to
+//! restarts and stops children, `certgend ca` runs certgend, `user token` prints what `sluice_auth` makes of a password, and everything else is a call to
 //! a daemon. The name it is called by chooses a daemon:
 //! `proxyd-ctl` is `sluicectl proxyd`, `g3proxy-ctl` is that with g3proxy's flags.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line speaks there")]
 
+mod ca;
 mod call;
 mod check;
 mod cli;

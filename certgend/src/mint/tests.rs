@@ -597,7 +597,13 @@ fn usages_choose_the_key_usage() {
 #[test]
 fn hosts_that_are_never_minted_are_refused_and_not_slipped_in_beside_others() {
     let bench = Bench::new("\n  never_mint: [bank.example, 192.0.2.0/24]");
-    for host in ["bank.example", "www.BANK.example", "*.bank.example", "192.0.2.9"] {
+    for host in [
+        "bank.example",
+        "www.BANK.example",
+        "*.bank.example",
+        "*.example",
+        "192.0.2.9",
+    ] {
         assert_eq!(
             bench.make(&MintRequest::new(host)).err().unwrap().code,
             ErrorCode::NeverMint,

@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -42,7 +43,7 @@ type Allowed = Arc<RwLock<Vec<u32>>>;
 pub struct DataSocket {
     path: PathBuf,
     allowed: Allowed,
-    room: Arc<Semaphore>,
+    connections: Arc<AtomicUsize>,
     _file: Option<OwnFile>,
 }
 
@@ -76,12 +77,13 @@ impl DataSocket {
         let socket = Self {
             path: path.to_owned(),
             allowed: Arc::new(RwLock::new(allowed)),
-            room: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+            connections: Arc::default(),
             _file: file,
         };
         let accepting = Accepting {
             listener: UnixListener::from_std(listener)?,
-            room: Arc::clone(&socket.room),
+            room: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+            connections: Arc::clone(&socket.connections),
             allowed: Arc::clone(&socket.allowed),
             tasks: tasks.clone(),
         };
@@ -96,7 +98,7 @@ impl DataSocket {
 
     /// Connections that stand.
     pub fn connections(&self) -> usize {
-        MAX_CONNECTIONS.saturating_sub(self.room.available_permits())
+        self.connections.load(Ordering::Relaxed)
     }
 
     /// Lets these other users connect from now on.
@@ -150,6 +152,7 @@ fn make(path: &Path) -> io::Result<(StdListener, OwnFile)> {
 struct Accepting {
     listener: UnixListener,
     room: Arc<Semaphore>,
+    connections: Arc<AtomicUsize>,
     allowed: Allowed,
     tasks: Tasks,
 }
@@ -177,9 +180,10 @@ impl Accepting {
                 continue;
             };
             let served = serve(stream, peer);
+            let stands = Stands::begin(&self.connections);
             self.tasks.spawn(async move {
                 served.await;
-                drop(permit);
+                drop((permit, stands));
             });
         }
     }
@@ -215,6 +219,22 @@ impl Accepting {
             uid: peer.uid(),
             pid: peer.pid(),
         })
+    }
+}
+
+/// A connection that stands, for the number of them.
+struct Stands(Arc<AtomicUsize>);
+
+impl Stands {
+    fn begin(connections: &Arc<AtomicUsize>) -> Self {
+        connections.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(connections))
+    }
+}
+
+impl Drop for Stands {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -143,7 +143,7 @@ fn a_group_reload_is_all_or_nothing() {
     group.write("certgend: {backend: {}}\n");
     let refused = group.run(&["reload"]);
     assert_eq!(refused.status.code(), Some(1));
-    assert!(stderr(&refused).contains("nothing was reloaded") && stderr(&refused).contains("`backend`"));
+    assert!(stderr(&refused).contains("nothing was reloaded") && stderr(&refused).contains("`ca_certificate`"));
     assert_eq!(group.json(&["auditd", "status"])["reloads"], 0);
     group.write("{}");
     let done = group.run(&["reload"]);
