@@ -4,11 +4,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use sluice_config::value::HistogramMetrics;
-use sluice_telemetry::metrics::{Collector, Counter, Histogram, Rule, Source};
+use sluice_telemetry::metrics::{Collector, Counter, Histogram, Rule, Source, next_stat_id};
 use sluice_wire::mint::ErrorCode;
 
 /// Counters, of both doors together.
 pub(crate) struct Stats {
+    id: String,
     pub(crate) received: Counter,
     pub(crate) invalid: Counter,
     pub(crate) responses: Counter,
@@ -27,6 +28,7 @@ pub(crate) struct Stats {
 impl Stats {
     pub(crate) fn new(durations: HistogramMetrics) -> Self {
         Self {
+            id: next_stat_id(),
             received: Counter::default(),
             invalid: Counter::default(),
             responses: Counter::default(),
@@ -70,7 +72,7 @@ pub(crate) struct StatsSource(pub(crate) Arc<Stats>);
 impl Source for StatsSource {
     fn collect(&self, out: &mut Collector<'_>) {
         let stats = &self.0;
-        let mut object = out.object(&[]);
+        let mut object = out.object(&[("stat_id", &stats.id)]);
         let lead = stats.received.get();
         for (name, counter) in [
             ("frontend.request_total", &stats.received),

@@ -1,5 +1,7 @@
 //! certgend between others' msgpack and OpenSSL: what it is asked, what it makes, and what it refuses.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -13,6 +15,7 @@ use sluice_testkit::{Daemon, Group, Port, Statsd, assert_eventually, sluicectl};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UdpSocket, UnixStream};
 use tokio::process::Command;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 /// No answer takes longer, an RSA key in a debug build included.
@@ -845,26 +848,25 @@ async fn a_rotation_by_reload_loses_no_request() {
     let group = certgend.group().clone();
     let old = group.dir().join("old.crt");
     fs::copy(ca_file(&group), &old).unwrap();
-    let askers: Vec<_> = (0..4)
-        .map(|asker| {
-            let group = group.clone();
-            tokio::spawn(async move {
-                let mut client = Client::connect(&group).await;
-                let mut chains = Vec::new();
-                for round in 0..150 {
-                    for n in 0..8 {
-                        client.ask(&format!("h{n}.r{round}.a{asker}.example"), None).await;
-                    }
-                    for _ in 0..8 {
-                        let answer = client.answer().await;
-                        assert!(answer.contains_key(&3), "{answer:?}");
-                        chains.push(answer[&3].as_str().unwrap().to_owned());
-                    }
+    let mut askers = JoinSet::new();
+    for asker in 0..4 {
+        let group = group.clone();
+        askers.spawn(async move {
+            let mut client = Client::connect(&group).await;
+            let mut chains = Vec::new();
+            for round in 0..150 {
+                for n in 0..8 {
+                    client.ask(&format!("h{n}.r{round}.a{asker}.example"), None).await;
                 }
-                chains
-            })
-        })
-        .collect();
+                for _ in 0..8 {
+                    let answer = client.answer().await;
+                    assert!(answer.contains_key(&3), "{answer:?}");
+                    chains.push(answer[&3].as_str().unwrap().to_owned());
+                }
+            }
+            chains
+        });
+    }
     let mut kept = Vec::new();
     for _ in 0..5 {
         let ca = fs::read_to_string(ca_file(&group)).unwrap();
@@ -876,12 +878,10 @@ async fn a_rotation_by_reload_loses_no_request() {
     }
     kept.push(fs::read_to_string(ca_file(&group)).unwrap());
     let mut signed_by = HashSet::new();
-    for asker in askers {
-        for chain in asker.await.unwrap() {
-            // The leaf comes first, then the CA that has signed it.
-            let ca = kept.iter().position(|ca| chain.ends_with(ca.as_str()));
-            signed_by.insert(ca.expect("one of the CAs"));
-        }
+    for chain in askers.join_all().await.into_iter().flatten() {
+        // The leaf comes first, then the CA that has signed it.
+        let ca = kept.iter().position(|ca| chain.ends_with(ca.as_str()));
+        signed_by.insert(ca.expect("one of the CAs"));
     }
     assert!(signed_by.len() > 1, "the load met no reload");
     let mut client = Client::connect(&group).await;

@@ -49,7 +49,7 @@ fn systemd_finds_no_fault_in_them() {
         return;
     }
     let (_dir, units) = instances();
-    assert_eq!(units.len(), 8);
+    assert_eq!(units.len(), 9);
     let output = Command::new("systemd-analyze")
         .arg("verify")
         .args(&units)

@@ -24,6 +24,20 @@ pub(super) fn help(name: &str) -> Option<&'static str> {
 
 /// Sorted by name.
 const HELP: &[(&str, &str)] = &[
+    ("backend.refresh_ok", "Keys made for certificates that mirror none"),
+    ("backend.refresh_total", "Keys begun for certificates that mirror none"),
+    (
+        "backend.request_cached",
+        "Requests answered with a certificate made before",
+    ),
+    ("backend.request_duration", "Nanoseconds from a request to its answer"),
+    (
+        "backend.request_fallback",
+        "Certificates that could not mirror everything",
+    ),
+    ("backend.request_ok", "Requests answered with a certificate"),
+    ("backend.request_refused", "Requests answered with an error"),
+    ("backend.request_total", "Requests understood"),
     ("escaper.connection.attempt", "Connections attempted to the remote"),
     (
         "escaper.connection.establish",
@@ -63,6 +77,10 @@ const HELP: &[(&str, &str)] = &[
         "Bytes to the remote above the transport layer",
     ),
     ("escaper.traffic.out.packets", "Datagrams to the remote"),
+    ("frontend.request_invalid", "Messages that are no request"),
+    ("frontend.request_total", "Messages received"),
+    ("frontend.response_fail", "Responses that could not be sent"),
+    ("frontend.response_total", "Responses"),
     ("listen.accepted", "Connections accepted"),
     (
         "listen.dropped",
