@@ -9,8 +9,11 @@ use std::time::Instant;
 use anyhow::Context as _;
 use schemars::SchemaGenerator;
 use serde_json::{Map, Value, json};
-use sluice_config::{Load, value::HistogramMetrics};
-use sluice_lifecycle::{Context, Daemon, DataSocket, Drain, Tasks, schema_of};
+use sluice_config::{
+    Load,
+    value::{HistogramMetrics, SchedAffinity},
+};
+use sluice_lifecycle::{Context, Daemon, DataSocket, Drain, Tasks, WorkerConfig, schema_of};
 use sluice_telemetry::{LogKind, metrics::Registration, notice, warn};
 use tokio::task::spawn_blocking;
 
@@ -48,6 +51,20 @@ fn cpus() -> usize {
     std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }
 
+/// Keys of `worker` that are set and for a data plane only.
+fn without_effect(worker: &WorkerConfig) -> impl Iterator<Item = &'static str> + use<> {
+    let set = [
+        ("max_io_events_per_tick", worker.max_io_events_per_tick.is_some()),
+        ("sched_affinity", worker.sched_affinity != SchedAffinity::default()),
+        (
+            "thread_number_per_runtime",
+            worker.thread_number_per_runtime.is_some_and(|number| number.get() > 1),
+        ),
+        ("thread_stack_size", worker.thread_stack_size.is_some()),
+    ];
+    set.into_iter().filter(|(_, is_set)| *is_set).map(|(key, _)| key)
+}
+
 /// Says what mints from now on.
 fn announce(mint: &Mint) {
     match mint.ca() {
@@ -81,6 +98,12 @@ impl Daemon for Certgend {
         announce(&mint);
         let stats = Arc::new(Stats::new(durations(&config)));
         let metrics = cx.metrics.register(Arc::new(StatsSource(Arc::clone(&stats))));
+        for key in cx.worker.iter().flat_map(without_effect) {
+            warn!(
+                "`worker.{}` has no effect: the threads that sign have no runtime of their own",
+                key
+            );
+        }
         let threads = cx.worker.as_ref().and_then(|worker| worker.thread_number);
         let minter = Arc::new(Minter::new(
             mint,

@@ -132,7 +132,12 @@ fn distinguished_name(name: &ParsedName<'_>) -> Option<DistinguishedName> {
         let (attribute, None) = (attributes.next()?, attributes.next()) else {
             return None;
         };
-        let kind = DnType::CustomDnType(attribute.attr_type().iter()?.collect());
+        let oid: Vec<u64> = attribute.attr_type().iter()?.collect();
+        // rcgen panics at others, which a certificate may well hold.
+        if !matches!(oid.as_slice(), [0 | 1, 0..=39, ..] | [2, ..]) {
+            return None;
+        }
+        let kind = DnType::CustomDnType(oid);
         if own.get(&kind).is_some() {
             return None;
         }

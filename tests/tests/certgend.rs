@@ -762,7 +762,9 @@ async fn without_being_asked_for_no_ip_socket_is_open() {
 
 #[tokio::test]
 async fn a_file_of_g3fcgen_works_unchanged() {
-    let group = Group::new("backend:\n  ca_certificate: ca.crt\n  ca_private_key: ca.key\n  no_append_ca_cert: yes\n");
+    let group = Group::new(
+        "backend:\n  ca_certificate: ca.crt\n  ca_private_key: ca.key\n  no_append_ca_cert: yes\nworker: {sched_affinity: true}\n",
+    );
     init(&group).await;
     // Its key may be as loose as it was: that is told, and no more.
     fs::set_permissions(group.dir().join("ca.key"), fs::Permissions::from_mode(0o644)).unwrap();

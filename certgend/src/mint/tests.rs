@@ -175,7 +175,7 @@ impl Leaf {
         assert!(cert.public_key().unwrap().public_eq(&key));
         assert_eq!(cert.digest(MessageDigest::sha256()).unwrap().as_ref(), done.fingerprint);
         Self {
-            text: String::from_utf8(cert.to_text().unwrap()).unwrap(),
+            text: String::from_utf8_lossy(&cert.to_text().unwrap()).into_owned(),
             cert,
             key,
             fallback: done.plan.fallback.clone(),
@@ -426,6 +426,52 @@ fn what_is_no_certificate_gets_one_for_the_host() {
             (leaf.names(), leaf.fallback),
             (vec!["a.example".to_owned()], vec!["certificate"])
         );
+    }
+}
+
+#[test]
+fn names_that_some_clients_cut_short_are_left_out() {
+    let bench = Bench::new("");
+    let upstream = Upstream {
+        names: &["a.example", "bank.exampleX.a.example"],
+        ..Upstream::default()
+    };
+    let mut der = upstream.make().to_der().unwrap();
+    let at = der.windows(13).position(|bytes| bytes == b"bank.exampleX").unwrap();
+    der[at + 12] = 0;
+    let request = MintRequest {
+        cert: Some(Certificate::Der(der)),
+        ..MintRequest::new("a.example")
+    };
+    let leaf = bench.make(&request).unwrap();
+    assert_eq!(leaf.names(), ["a.example"]);
+    assert_eq!(leaf.fallback, ["subject_alt_name", "key_usage"]);
+}
+
+#[test]
+fn a_mangled_certificate_never_does_harm() {
+    let bench = Bench::new("\n  never_mint: [bank.example]");
+    let upstream = Upstream::default().make().to_der().unwrap();
+    let make = |der: Vec<u8>| {
+        let request = MintRequest {
+            cert: Some(Certificate::Der(der)),
+            ..MintRequest::new("www.example.com")
+        };
+        match bench.mint.make(&request, now(), &bench.keys, &bench.stats) {
+            Ok(done) => {
+                let leaf = Leaf::new(&done);
+                assert!(!leaf.text.contains("CA:TRUE"), "{}", leaf.text);
+            }
+            Err(error) => assert_eq!(error.code, ErrorCode::Failed, "{error}"),
+        }
+    };
+    for at in 0..upstream.len() {
+        make(upstream[..at].to_vec());
+        for flip in [0x01, 0x80, 0xff] {
+            let mut der = upstream.clone();
+            der[at] ^= flip;
+            make(der);
+        }
     }
 }
 

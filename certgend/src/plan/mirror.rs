@@ -93,8 +93,13 @@ impl<'a> Mirroring<'a> {
             self.fallback.push("subject_alt_name");
             return self.common_name(never);
         };
-        let before = names.len();
-        let kept: Vec<&[u8]> = names
+        let all = names.len();
+        let (sound, odd): (Vec<_>, Vec<_>) = names.into_iter().partition(is_sound);
+        if !odd.is_empty() {
+            self.fallback.push("subject_alt_name");
+        }
+        let before = sound.len();
+        let kept: Vec<&[u8]> = sound
             .into_iter()
             .filter(|name| !is_never(name, never))
             .map(|name| name.whole)
@@ -103,9 +108,12 @@ impl<'a> Mirroring<'a> {
             self.fallback.push("never_mint");
         }
         if kept.is_empty() {
-            return Err(refused("all names of the upstream's certificate"));
+            return match before {
+                0 => self.common_name(never),
+                _ => Err(refused("all names of the upstream's certificate")),
+            };
         }
-        let value = if kept.len() == before {
+        let value = if kept.len() == all {
             own.value.to_vec()
         } else {
             der::put_sequence(kept)
@@ -168,6 +176,11 @@ impl<'a> Mirroring<'a> {
         }
         Ok(own.to_vec())
     }
+}
+
+/// Whether a name is one that no client could take for another: some end it at a NUL.
+fn is_sound(name: &der::Element<'_>) -> bool {
+    name.tag != der::DNS_NAME || name.content.iter().all(u8::is_ascii_graphic)
 }
 
 fn is_never(name: &der::Element<'_>, never: &[Never]) -> bool {

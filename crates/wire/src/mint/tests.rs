@@ -58,6 +58,27 @@ fn the_example_is_written_and_read_byte_for_byte() {
 }
 
 #[test]
+fn the_documented_messages_are_ours() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../doc/mint-protocol.md");
+    let doc = fs::read_to_string(path).unwrap();
+    let mut request = MintRequest::new("example.com");
+    request.id = Some(1);
+    for form in [Form::Datagram, Form::Stream] {
+        let bytes = put(&request, form)
+            .iter()
+            .map(|byte| format!("{byte:02X}"))
+            .collect::<Vec<_>>();
+        assert!(doc.contains(&format!("`{}`", bytes.join(" "))), "{}", bytes.join(" "));
+    }
+    for code in ErrorCode::ALL {
+        assert!(
+            doc.contains(&format!("| {} | `{}` |", code.id(), code.name())),
+            "{code:?}"
+        );
+    }
+}
+
+#[test]
 fn a_request_with_a_certificate_has_it_last() {
     let mut request = MintRequest::new("192.0.2.7");
     request.service = Service::Imap;
