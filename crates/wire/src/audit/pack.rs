@@ -1,0 +1,296 @@
+//! As much of msgpack as the messages need.
+
+/// Why bytes are no message, or no record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    /// A key has a value of a kind that it cannot have.
+    #[error("`{key}` has a value of another kind, or too large a one")]
+    BadValue {
+        /// The key.
+        key: &'static str,
+    },
+    /// The bytes end in the middle of a value, are no msgpack, or go on after it.
+    #[error("it is not msgpack")]
+    NotMsgpack,
+    /// A key that has to be there is not.
+    #[error("`{key}` is missing")]
+    Missing {
+        /// The key.
+        key: &'static str,
+    },
+    /// It is longer than allowed.
+    #[error("it is {length} bytes long, the limit is {limit}")]
+    TooLong {
+        /// Its length.
+        length: usize,
+        /// The limit.
+        limit: usize,
+    },
+}
+
+/// One value, or the head of one that holds others.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Item<'a> {
+    Nil,
+    Bool(bool),
+    Uint(u64),
+    /// Below 0.
+    Int(i64),
+    Float(f64),
+    Str(&'a str),
+    Bin(&'a [u8]),
+    Array(u32),
+    Map(u32),
+    /// An extension, or text that is not UTF-8.
+    Other,
+}
+
+impl<'a> Item<'a> {
+    /// Takes one value off the front of `input`; of an array or map only its head.
+    pub(super) fn take(input: &mut &'a [u8]) -> Result<Self, Malformed> {
+        let marker = u8::from_be_bytes(bytes(input)?);
+        Ok(match marker {
+            0x00..=0x7f => Self::Uint(marker.into()),
+            0x80..=0x8f => Self::Map((marker & 0x0f).into()),
+            0x90..=0x9f => Self::Array((marker & 0x0f).into()),
+            0xa0..=0xbf => text(split(input, (marker & 0x1f).into())?),
+            0xc0 => Self::Nil,
+            0xc1 => return Err(Malformed::NotMsgpack),
+            0xc2 | 0xc3 => Self::Bool(marker == 0xc3),
+            0xc4 => Self::Bin(counted::<1>(input)?),
+            0xc5 => Self::Bin(counted::<2>(input)?),
+            0xc6 => Self::Bin(counted::<4>(input)?),
+            0xc7 => other(counted_ext::<1>(input)?),
+            0xc8 => other(counted_ext::<2>(input)?),
+            0xc9 => other(counted_ext::<4>(input)?),
+            0xca => Self::Float(f32::from_be_bytes(bytes(input)?).into()),
+            0xcb => Self::Float(f64::from_be_bytes(bytes(input)?)),
+            0xcc => Self::Uint(number::<1>(input)?),
+            0xcd => Self::Uint(number::<2>(input)?),
+            0xce => Self::Uint(number::<4>(input)?),
+            0xcf => Self::Uint(number::<8>(input)?),
+            0xd0 => Self::signed(i8::from_be_bytes(bytes(input)?).into()),
+            0xd1 => Self::signed(i16::from_be_bytes(bytes(input)?).into()),
+            0xd2 => Self::signed(i32::from_be_bytes(bytes(input)?).into()),
+            0xd3 => Self::signed(i64::from_be_bytes(bytes(input)?)),
+            0xd4 => other(split(input, 2)?),
+            0xd5 => other(split(input, 3)?),
+            0xd6 => other(split(input, 5)?),
+            0xd7 => other(split(input, 9)?),
+            0xd8 => other(split(input, 17)?),
+            0xd9 => text(counted::<1>(input)?),
+            0xda => text(counted::<2>(input)?),
+            0xdb => text(counted::<4>(input)?),
+            0xdc => Self::Array(u16::from_be_bytes(bytes(input)?).into()),
+            0xdd => Self::Array(u32::from_be_bytes(bytes(input)?)),
+            0xde => Self::Map(u16::from_be_bytes(bytes(input)?).into()),
+            0xdf => Self::Map(u32::from_be_bytes(bytes(input)?)),
+            0xe0..=0xff => Self::Int(i8::from_be_bytes([marker]).into()),
+        })
+    }
+
+    fn signed(number: i64) -> Self {
+        u64::try_from(number).map_or(Self::Int(number), Self::Uint)
+    }
+
+    /// Takes what is left of this value, its head being taken, off the front of `input`. Never recurses.
+    pub(super) fn skip_rest(self, input: &mut &'a [u8]) -> Result<(), Malformed> {
+        // Each value takes a byte at least, so the input bounds the loop whatever the heads announce.
+        let mut left = self.holds();
+        while left > 0 {
+            left = (left - 1).saturating_add(Item::take(input)?.holds());
+        }
+        Ok(())
+    }
+
+    fn holds(self) -> u64 {
+        match self {
+            Self::Array(count) => count.into(),
+            Self::Map(count) => u64::from(count) * 2,
+            _ => 0,
+        }
+    }
+
+    pub(super) fn uint(self, key: &'static str) -> Result<u64, Malformed> {
+        match self {
+            Self::Uint(number) => Ok(number),
+            _ => Err(Malformed::BadValue { key }),
+        }
+    }
+
+    pub(super) fn str(self, key: &'static str) -> Result<&'a str, Malformed> {
+        match self {
+            Self::Str(text) => Ok(text),
+            _ => Err(Malformed::BadValue { key }),
+        }
+    }
+
+    pub(super) fn bin(self, key: &'static str) -> Result<&'a [u8], Malformed> {
+        match self {
+            Self::Bin(bytes) => Ok(bytes),
+            _ => Err(Malformed::BadValue { key }),
+        }
+    }
+
+    pub(super) fn id(self, key: &'static str) -> Result<super::Id, Malformed> {
+        self.bin(key)?.try_into().map_err(|_| Malformed::BadValue { key })
+    }
+}
+
+/// Takes a map off the front of `input`. `each` gets a key and the head of its value, and takes what the value holds; what
+/// it does not know it leaves to `Item::skip_rest`.
+pub(super) fn take_map<'a>(
+    input: &mut &'a [u8],
+    mut each: impl FnMut(&'a str, Item<'a>, &mut &'a [u8]) -> Result<(), Malformed>,
+) -> Result<(), Malformed> {
+    let Item::Map(pairs) = Item::take(input)? else {
+        return Err(Malformed::NotMsgpack);
+    };
+    for _ in 0..pairs {
+        let key = match Item::take(input)? {
+            Item::Str(key) => key,
+            other => {
+                other.skip_rest(input)?;
+                ""
+            }
+        };
+        let value = Item::take(input)?;
+        each(key, value, input)?;
+    }
+    Ok(())
+}
+
+/// Takes one whole value off the front of `input` as bytes.
+pub(super) fn take_raw<'a>(input: &mut &'a [u8]) -> Result<&'a [u8], Malformed> {
+    let before = *input;
+    Item::take(input)?.skip_rest(input)?;
+    let length = before.len() - input.len();
+    before.get(..length).ok_or(Malformed::NotMsgpack)
+}
+
+fn text(bytes: &[u8]) -> Item<'_> {
+    std::str::from_utf8(bytes).map_or(Item::Other, Item::Str)
+}
+
+fn other(_: &[u8]) -> Item<'_> {
+    Item::Other
+}
+
+fn split<'a>(input: &mut &'a [u8], length: usize) -> Result<&'a [u8], Malformed> {
+    let (front, rest) = input.split_at_checked(length).ok_or(Malformed::NotMsgpack)?;
+    *input = rest;
+    Ok(front)
+}
+
+fn bytes<const N: usize>(input: &mut &[u8]) -> Result<[u8; N], Malformed> {
+    let (front, rest) = input.split_first_chunk::<N>().ok_or(Malformed::NotMsgpack)?;
+    *input = rest;
+    Ok(*front)
+}
+
+fn number<const N: usize>(input: &mut &[u8]) -> Result<u64, Malformed> {
+    let bytes = bytes::<N>(input)?;
+    Ok(bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)))
+}
+
+/// Bytes behind a length of `N` bytes.
+fn counted<'a, const N: usize>(input: &mut &'a [u8]) -> Result<&'a [u8], Malformed> {
+    let length = usize::try_from(number::<N>(input)?).map_err(|_| Malformed::NotMsgpack)?;
+    split(input, length)
+}
+
+/// An extension: its type is a byte more.
+fn counted_ext<'a, const N: usize>(input: &mut &'a [u8]) -> Result<&'a [u8], Malformed> {
+    let length = usize::try_from(number::<N>(input)?).map_err(|_| Malformed::NotMsgpack)?;
+    split(input, length.saturating_add(1))
+}
+
+/// Appends the head of a map.
+pub(super) fn put_map(out: &mut Vec<u8>, pairs: usize) {
+    match u8::try_from(pairs) {
+        Ok(pairs) if pairs < 16 => out.push(0x80 | pairs),
+        _ => {
+            out.push(0xdf);
+            put_u32(out, pairs);
+        }
+    }
+}
+
+/// Appends the head of an array, always in its longest form.
+pub(super) fn put_array(out: &mut Vec<u8>, items: usize) {
+    out.push(0xdd);
+    put_u32(out, items);
+}
+
+/// Appends a number in its shortest form.
+pub(super) fn put_uint(out: &mut Vec<u8>, number: u64) {
+    if let Ok(byte) = u8::try_from(number) {
+        if byte > 0x7f {
+            out.push(0xcc);
+        }
+        out.push(byte);
+    } else if let Ok(short) = u16::try_from(number) {
+        out.push(0xcd);
+        out.extend_from_slice(&short.to_be_bytes());
+    } else if let Ok(word) = u32::try_from(number) {
+        out.push(0xce);
+        out.extend_from_slice(&word.to_be_bytes());
+    } else {
+        out.push(0xcf);
+        out.extend_from_slice(&number.to_be_bytes());
+    }
+}
+
+/// Appends a number that may be below 0.
+pub(super) fn put_int(out: &mut Vec<u8>, number: i64) {
+    match u64::try_from(number) {
+        Ok(number) => put_uint(out, number),
+        Err(_) => {
+            out.push(0xd3);
+            out.extend_from_slice(&number.to_be_bytes());
+        }
+    }
+}
+
+pub(super) fn put_float(out: &mut Vec<u8>, number: f64) {
+    out.push(0xcb);
+    out.extend_from_slice(&number.to_be_bytes());
+}
+
+pub(super) fn put_nil(out: &mut Vec<u8>) {
+    out.push(0xc0);
+}
+
+pub(super) fn put_bool(out: &mut Vec<u8>, value: bool) {
+    out.push(if value { 0xc3 } else { 0xc2 });
+}
+
+/// Appends text in its shortest form.
+pub(super) fn put_str(out: &mut Vec<u8>, text: &str) {
+    match u8::try_from(text.len()) {
+        Ok(length) if length < 32 => out.push(0xa0 | length),
+        Ok(length) => out.extend_from_slice(&[0xd9, length]),
+        Err(_) => {
+            out.push(0xdb);
+            put_u32(out, text.len());
+        }
+    }
+    out.extend_from_slice(text.as_bytes());
+}
+
+/// Appends bytes in their shortest form.
+pub(super) fn put_bin(out: &mut Vec<u8>, bytes: &[u8]) {
+    match u8::try_from(bytes.len()) {
+        Ok(length) => out.extend_from_slice(&[0xc4, length]),
+        Err(_) => {
+            out.push(0xc6);
+            put_u32(out, bytes.len());
+        }
+    }
+    out.extend_from_slice(bytes);
+}
+
+fn put_u32(out: &mut Vec<u8>, length: usize) {
+    // What is near this is refused by the limits of records and messages.
+    out.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
+}
