@@ -5,6 +5,7 @@
 //! which is answered by a [`Welcome`] that says what is already written, and says so again whenever an answer is overdue. A
 //! welcome of another *instance* means that auditd was started anew: the sender tells about its open flows again, then
 //! sends what was not acknowledged. A batch that does not follow the one before is answered by a [`Refusal`], never taken.
+//! Open flows are told about again in batches of number 0, which stand outside of the order and are not acknowledged.
 //!
 //! [`Message::take`] and [`Record::take`] read, the `put_*` functions and [`Message::to_vec`] write. Unknown keys are
 //! skipped, and so are records of unknown types: a later version may have more of both.

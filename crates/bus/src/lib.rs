@@ -1,0 +1,16 @@
+//! ZeroMQ between the daemons, and nothing else that speaks it.
+//!
+//! - [`Router`], [`Dealer`], [`Publisher`] and [`Subscriber`] are sockets over `ipc://`. Each belongs to one thread, which
+//!   asks it without waiting and waits in [`wait`] for all that it waits for: readiness is looked at level by level there,
+//!   so that no wake-up is lost, which descriptors of ZeroMQ cannot promise to a runtime.
+//! - [`Sender`] is proxyd's side of what it tells auditd: a bounded queue, a thread, numbered batches that are kept until
+//!   they are acknowledged and sent again when auditd is started anew.
+//!
+//! Messages are those of `sluice_wire::audit`. A socket's file lies in a folder that only its own uid, or a group, may
+//! enter: ZeroMQ checks nobody.
+
+mod sender;
+mod socket;
+
+pub use sender::{Full, Position, Sender, SenderConfig, SenderStats};
+pub use socket::{BusError, Dealer, Event, Peer, Publisher, Router, Socket, Subscriber, Waker, wait};
