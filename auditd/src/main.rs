@@ -1,6 +1,18 @@
 //! Takes stream dumps and audit events.
 
+mod config;
+mod control;
 mod daemon;
+mod export;
+mod frames;
+mod har;
+mod intake;
+mod pcapng;
+mod recent;
+mod search;
+mod stats;
+mod store;
+mod writer;
 
 use std::process::ExitCode;
 

@@ -18,18 +18,21 @@ fn check(main: &str) -> Output {
 }
 
 #[test]
-fn keys_of_what_is_not_built_are_refused_by_name() {
-    for key in ["directory", "live"] {
-        let output = check(&format!("auditd:\n  {key}: {{}}\n"));
-        let told = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(78), "{told}");
-        assert!(
-            told.contains("main.yml:2:") && told.contains(&format!("`{key}` is not built yet")),
-            "{told}"
-        );
+fn what_is_wrong_is_told_with_its_place() {
+    for (yaml, told) in [
+        ("directory: {}", "auditd.directory: expected the path of a file"),
+        ("format: pcap", "auditd.format"),
+        ("rotate: {size: 1 parsec}", "auditd.rotate.size"),
+        ("keep: {number: 5}", "number"),
+        ("fsync: always", "auditd.fsync: expected a time"),
+        ("listen: nowhere", "auditd.listen"),
+        ("no_such_key: 1", "no_such_key"),
+    ] {
+        let output = check(&format!("auditd:\n  {yaml}\n"));
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(78), "{yaml}: {said}");
+        assert!(said.contains("main.yml:2:") && said.contains(told), "{yaml}: {said}");
     }
-    let output = check("auditd: {no_such_key: 1}\n");
-    assert!(String::from_utf8(output.stderr).unwrap().contains("no_such_key"));
 }
 
 #[test]
@@ -37,6 +40,8 @@ fn a_file_without_the_section_and_one_with_common_keys_are_good() {
     for main in [
         "{}",
         "auditd:",
+        "auditd: {directory: a/b, format: tcp, rotate: {size: 1MiB, age: 5m}, keep: {size: 1GiB, age: 7d, files: 10}}",
+        "auditd: {compress: none, fsync: 0s, live: on, listen: 127.0.0.1:5555}",
         "auditd: {log: stdout, stat: {prefix: x}, runtime: {task_wait_timeout: 1s}}",
     ] {
         let output = check(main);

@@ -1,0 +1,234 @@
+//! Finding events in event logs.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    io::{self, BufRead, BufReader},
+    path::Path,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use serde_json::Value;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+use crate::{
+    intake::host_of,
+    store::{Kind, list, open_reader},
+};
+
+/// Tasks whose users and hosts are remembered, at most.
+const MAX_TASKS: usize = 200_000;
+
+/// The longest line that is read.
+const MAX_LINE: usize = 2 << 20;
+
+/// What is looked for; what is not given fits everything.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Filter {
+    pub(crate) host: Option<String>,
+    pub(crate) user: Option<String>,
+    pub(crate) task: Option<String>,
+    pub(crate) kind: Option<String>,
+    pub(crate) since: Option<SystemTime>,
+    pub(crate) until: Option<SystemTime>,
+}
+
+/// The last `limit` lines that fit, and how many fit before them.
+pub(crate) fn run(dir: &Path, filter: &Filter, limit: usize) -> io::Result<(Vec<String>, u64)> {
+    let mut found = VecDeque::new();
+    let mut more = 0;
+    let mut tasks = Tasks::default();
+    let files = match list(dir) {
+        Ok(files) => files,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(), // nothing was ever written
+        Err(e) => return Err(e),
+    };
+    for file in files.iter().filter(|file| file.kind == Kind::Events) {
+        if filter.since.is_some_and(|since| file.modified < since) {
+            continue;
+        }
+        let mut input = match open_reader(file) {
+            Ok(input) => BufReader::with_capacity(1 << 16, input),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => continue, // deleted meanwhile
+            Err(e) => return Err(e),
+        };
+        while let Some(line) = next_line(&mut input)? {
+            let Ok(event) = serde_json::from_str::<Value>(&line) else {
+                continue; // the end of a file that is being written
+            };
+            tasks.learn(&event);
+            if filter.fits(&event, &tasks) {
+                found.push_back(line);
+            }
+            if found.len() > limit {
+                found.pop_front();
+                more += 1;
+            }
+        }
+    }
+    Ok((found.into(), more))
+}
+
+/// The next whole line, without its end.
+fn next_line(input: &mut impl BufRead) -> io::Result<Option<String>> {
+    let mut line = Vec::new();
+    let limit = u64::try_from(MAX_LINE).unwrap_or(u64::MAX);
+    io::Read::take(&mut *input, limit).read_until(b'\n', &mut line)?;
+    match line.pop() {
+        Some(b'\n') => Ok(Some(String::from_utf8_lossy(&line).into_owned())),
+        _ => Ok(None),
+    }
+}
+
+/// Whose tasks are, and where they go: not every event says it.
+#[derive(Default)]
+struct Tasks(HashMap<String, (Option<String>, Option<String>)>);
+
+impl Tasks {
+    fn learn(&mut self, event: &Value) {
+        let Some(task) = event["task_id"].as_str() else { return };
+        let user = event["user"].as_str();
+        let host = host(event);
+        if (user.is_none() && host.is_none()) || (self.0.len() >= MAX_TASKS && !self.0.contains_key(task)) {
+            return;
+        }
+        let known = self.0.entry(task.to_owned()).or_default();
+        if let Some(user) = user {
+            known.0 = Some(user.to_owned());
+        }
+        if let Some(host) = host {
+            known.1 = Some(host.to_owned());
+        }
+    }
+
+    fn of(&self, event: &Value) -> (Option<&str>, Option<&str>) {
+        let known = event["task_id"].as_str().and_then(|task| self.0.get(task));
+        known.map_or((None, None), |(user, host)| (user.as_deref(), host.as_deref()))
+    }
+}
+
+fn host(event: &Value) -> Option<&str> {
+    event["host"]
+        .as_str()
+        .map(host_of)
+        .or_else(|| event["upstream"].as_str().map(host_of))
+}
+
+impl Filter {
+    fn fits(&self, event: &Value, tasks: &Tasks) -> bool {
+        let (task_user, task_host) = tasks.of(event);
+        let is =
+            |wanted: &Option<String>, got: Option<&str>| wanted.as_deref().is_none_or(|wanted| got == Some(wanted));
+        let in_host = |wanted: &str| {
+            let got = host(event).or(task_host).unwrap_or_default();
+            let (got, wanted) = (got.to_ascii_lowercase(), wanted.to_ascii_lowercase());
+            got == wanted || got.strip_suffix(&wanted).is_some_and(|rest| rest.ends_with('.'))
+        };
+        is(&self.task, event["task_id"].as_str())
+            && is(&self.kind, event["log_type"].as_str())
+            && is(&self.user, event["user"].as_str().or(task_user))
+            && self.host.as_deref().is_none_or(in_host)
+            && self.is_in_time(event)
+    }
+
+    fn is_in_time(&self, event: &Value) -> bool {
+        if self.since.is_none() && self.until.is_none() {
+            return true;
+        }
+        let Some(at) = event["at"].as_str().and_then(rfc3339) else {
+            return false;
+        };
+        self.since.is_none_or(|since| at >= since) && self.until.is_none_or(|until| at <= until)
+    }
+}
+
+/// A time as people write it: RFC 3339, or how long before `now`.
+pub(crate) fn time_of(text: &str, now: SystemTime) -> Option<SystemTime> {
+    if let Some(at) = rfc3339(text) {
+        return Some(at);
+    }
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (count, unit) = text.split_at(digits);
+    let each = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 24 * 3600,
+        _ => return None,
+    };
+    let ago = count.parse::<u64>().ok()?.checked_mul(each)?;
+    now.checked_sub(Duration::from_secs(ago))
+}
+
+fn rfc3339(text: &str) -> Option<SystemTime> {
+    let at = OffsetDateTime::parse(text, &Rfc3339).ok()?;
+    let nanos = u64::try_from(at.unix_timestamp_nanos()).ok()?;
+    UNIX_EPOCH.checked_add(Duration::from_nanos(nanos))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_points_or_how_long_ago() {
+        let now = UNIX_EPOCH + Duration::from_secs(1_000_000);
+        for (text, secs) in [
+            ("90s", 999_910),
+            ("15m", 999_100),
+            ("1d", 913_600),
+            ("1970-01-12T13:46:40Z", 1_000_000),
+        ] {
+            assert_eq!(
+                time_of(text, now),
+                Some(UNIX_EPOCH + Duration::from_secs(secs)),
+                "{text}"
+            );
+        }
+        for text in ["", "5", "h", "yesterday", "1w", "99999999999999999999s", "-5m"] {
+            assert_eq!(time_of(text, now), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn events_are_found_by_the_user_and_host_of_their_task() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let lines = [
+            r#"{"at":"2026-11-25T10:00:00Z","log_type":"Flow","task_id":"1","user":"alice","host":"www.example"}"#,
+            r#"{"at":"2026-11-25T10:00:01Z","log_type":"Intercept","task_id":"1","uri":"/a"}"#,
+            r#"{"at":"2026-11-25T10:00:02Z","log_type":"Intercept","task_id":"2","upstream":"other.example:443"}"#,
+        ];
+        let text = lines.map(|line| format!("{line}\n")).concat() + "{\"half";
+        std::fs::write(dir.path().join("events-000001-20261125T100000Z.jsonl"), text).unwrap();
+        let find = |filter: Filter| run(dir.path(), &filter, 10).unwrap().0;
+        let some = |text: &str| Some(text.to_owned());
+        let alice = find(Filter {
+            user: some("alice"),
+            ..Filter::default()
+        });
+        assert_eq!(alice, lines[..2]);
+        let example = find(Filter {
+            host: some("Example"),
+            ..Filter::default()
+        });
+        assert_eq!(example.len(), 3);
+        let other = find(Filter {
+            host: some("other.example"),
+            ..Filter::default()
+        });
+        assert_eq!(other, lines[2..]);
+        assert!(
+            find(Filter {
+                host: some("her.example"),
+                ..Filter::default()
+            })
+            .is_empty()
+        );
+        let late = find(Filter {
+            since: rfc3339("2026-11-25T10:00:02Z"),
+            ..Filter::default()
+        });
+        assert_eq!(late, lines[2..]);
+        let (last, more) = run(dir.path(), &Filter::default(), 1).unwrap();
+        assert_eq!((&last[..], more), (&[lines[2].to_owned()][..], 2));
+    }
+}
