@@ -1,0 +1,65 @@
+//! TLS and SSL, by the first bytes of a ClientHello.
+
+use crate::hello::{CLIENT_HELLO, Handshake, HelloError};
+use crate::line::{either, take};
+use crate::{Protocol, Verdict};
+
+/// The most bytes that are needed: each of the first six bytes of the handshake in a record of its own.
+pub(crate) const MOST: usize = 6 * 6;
+
+/// A ClientHello of any version.
+pub(crate) fn client(bytes: &[u8]) -> Verdict {
+    match bytes.first() {
+        None => Verdict::More,
+        Some(0x16) => modern(bytes),
+        Some(first) if first & 0x80 != 0 => either(ssl2(bytes)),
+        Some(_) => Verdict::Not,
+    }
+}
+
+/// In records (RFC 8446 §5.1): the version that the hello itself names counts.
+fn modern(bytes: &[u8]) -> Verdict {
+    match Handshake::gather(bytes, 6) {
+        Err(HelloError::Record | HelloError::EmptyRecord | HelloError::TooLong { .. } | HelloError::Malformed) => {
+            Verdict::Not
+        }
+        Ok(handshake) => match *handshake.bytes() {
+            [kind, ..] if kind != CLIENT_HELLO => Verdict::Not,
+            // No hello has 64 KiB and more.
+            [_, length, ..] if length != 0 => Verdict::Not,
+            [_, _, _, _, major, minor, ..] => match (major, minor) {
+                (1, 1) => Verdict::Is(Protocol::TlsTlcp),
+                (3, 0) => Verdict::Is(Protocol::SslLegacy),
+                (3, 1 | 2) => Verdict::Is(Protocol::TlsLegacy),
+                (3, _) => Verdict::Is(Protocol::TlsModern),
+                _ => Verdict::Not,
+            },
+            _ => Verdict::More,
+        },
+    }
+}
+
+/// The hello of SSL 2, which later versions were asked for in too (RFC 5246 appendix E.2).
+fn ssl2(bytes: &[u8]) -> Result<Verdict, Verdict> {
+    let (length, rest) = take::<2>(bytes)?;
+    let length = u16::from_be_bytes(length) & 0x7fff;
+    let ([kind], rest) = take::<1>(rest)?;
+    if kind != CLIENT_HELLO || length < 9 {
+        return Ok(Verdict::Not);
+    }
+    let (version, rest) = take::<2>(rest)?;
+    if version != [0, 2] && !matches!(version, [3, 0..=3]) {
+        return Ok(Verdict::Not);
+    }
+    let (ciphers, rest) = take::<2>(rest)?;
+    let (session, rest) = take::<2>(rest)?;
+    let (challenge, _) = take::<2>(rest)?;
+    let [ciphers, session, challenge] = [ciphers, session, challenge].map(u16::from_be_bytes);
+    let total = 9 + u32::from(ciphers) + u32::from(session) + u32::from(challenge);
+    let good = ciphers > 0 && ciphers % 3 == 0 && (16..=32).contains(&challenge) && total == u32::from(length);
+    Ok(if good {
+        Verdict::Is(Protocol::SslLegacy)
+    } else {
+        Verdict::Not
+    })
+}
