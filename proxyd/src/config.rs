@@ -13,6 +13,7 @@ use sluice_lifecycle::{Graph, NodeKind};
 use sluice_sys::socket::{Keepalive, ListenOptions, TcpOptions};
 use sluice_sys::udp::UdpOptions;
 
+use crate::audit::AuditorKind;
 use crate::escaper::direct_fixed::DirectFixedConfig;
 use crate::escaper::dummy_deny::DummyDenyConfig;
 use crate::listen::ListenSpec;
@@ -93,6 +94,7 @@ pub(crate) struct ProxydConfig {
     pub(crate) servers: Vec<Entry<ServerConfig>>,
     pub(crate) escapers: Vec<Entry<EscaperConfig>>,
     pub(crate) user_groups: Vec<Entry<UserGroupConfig>>,
+    pub(crate) auditors: Vec<Entry<AuditorKind>>,
     pub(crate) peers: PeersConfig,
 }
 
@@ -184,10 +186,11 @@ impl ProxydConfig {
             servers: load.nodes("server"),
             escapers: load.nodes("escaper"),
             user_groups: load.nodes("user_group"),
+            auditors: load.nodes("auditor"),
             peers: load.section("peers").unwrap_or_default(),
         };
-        if let Some(place) = load.place("auditor") {
-            load.error(&place, "", "`auditor` is not built yet in this version");
+        for entry in &config.auditors {
+            entry.value.config().check(load, entry);
         }
         for entry in &config.user_groups {
             entry.value.check(load, entry);
@@ -251,11 +254,17 @@ impl ProxydConfig {
         for entry in &self.user_groups {
             graph.node(NodeKind::UserGroup, &entry.name);
         }
+        for entry in &self.auditors {
+            graph.node(NodeKind::Auditor, &entry.name);
+        }
         for entry in &self.servers {
             graph.node(NodeKind::Server, &entry.name);
             let server = (NodeKind::Server, entry.name.as_str());
             if let Some(keys) = entry.value.keys() {
                 graph.edge(server, (NodeKind::Escaper, keys.escaper.as_str()));
+                if let Some(auditor) = keys.auditor {
+                    graph.edge(server, (NodeKind::Auditor, auditor.as_str()));
+                }
             }
             if let Some(group) = entry.value.user_group() {
                 graph.edge(server, (NodeKind::UserGroup, group.as_str()));

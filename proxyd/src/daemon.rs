@@ -11,6 +11,7 @@ use sluice_lifecycle::{Context, Daemon, Drain, Graph, Tasks, schema_of};
 use sluice_telemetry::metrics::{self, RuntimeGauges};
 use sluice_telemetry::warn;
 
+use crate::audit::AuditorKind;
 use crate::config::{EscaperConfig, PeersConfig, ProxydConfig, ServerConfig};
 use crate::listen::{Listeners, Opened};
 use crate::objects::{Builder, Objects};
@@ -66,6 +67,10 @@ impl Daemon for Proxyd {
         sections.insert(
             "user_group".into(),
             sluice_config::schema::nodes::<UserGroupConfig>(generator).into(),
+        );
+        sections.insert(
+            "auditor".into(),
+            sluice_config::schema::nodes::<AuditorKind>(generator).into(),
         );
         sections.insert("peers".into(), schema_of::<PeersConfig>(generator));
         sections
@@ -185,6 +190,7 @@ impl Daemon for Proxyd {
             ("server", state.objects.servers.keys().cloned().collect()),
             ("escaper", escapers),
             ("user-group", state.objects.groups.names()),
+            ("auditor", state.objects.auditors.keys().cloned().collect()),
         ]
     }
 

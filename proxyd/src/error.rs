@@ -54,6 +54,8 @@ pub(crate) enum TaskError {
     InvalidResponse(#[from] ResponseError),
     #[error("the request names no upstream")]
     NoUpstream,
+    #[error("the protocol is blocked: {0}")]
+    ProtocolBlocked(&'static str),
     #[error(transparent)]
     Refused(#[from] Refusal),
     #[error("the server was told to quit")]
@@ -117,7 +119,7 @@ impl TaskError {
             Self::InvalidResponse(_) | Self::InvalidResponseBody(_) | Self::UnwantedUpgrade => {
                 "InvalidUpstreamProtocol"
             }
-            Self::Refused(_) => "ForbiddenByRule",
+            Self::ProtocolBlocked(_) | Self::Refused(_) => "ForbiddenByRule",
             Self::ServerQuit => "CanceledAsServerQuit",
             Self::UdpSocket(_) => "InternalServerError",
             Self::UncodableForHttp10 | Self::Unimplemented(_) => "UnimplementedProtocol",

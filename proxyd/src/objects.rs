@@ -14,6 +14,7 @@ use sluice_tls::BuildError;
 use sluice_tls::config::TicketerConfig;
 use sluice_tls::server::Ticketer;
 
+use crate::audit::{Auditor, AuditorKind};
 use crate::config::{EscaperConfig, ProxydConfig, ServerConfig, listen_spec};
 use crate::escaper::direct_fixed::DirectFixed;
 use crate::escaper::dummy_deny::DummyDeny;
@@ -35,6 +36,7 @@ pub(crate) struct Objects {
     pub(crate) escapers: Arc<Escapers>,
     pub(crate) servers: BTreeMap<String, ServerObject>,
     pub(crate) groups: Groups,
+    pub(crate) auditors: BTreeMap<String, Arc<Auditor>>,
     ticketers: Ticketers,
     /// The configuration of each escaper, to tell at a reload which ones have changed.
     escaper_configs: BTreeMap<String, (EscaperConfig, u64)>,
@@ -78,7 +80,9 @@ impl Builder<'_> {
         let escapers = Arc::new(Escapers::new(escapers));
         let running = self.running.map(|running| &running.groups);
         let groups = Groups::prepare(&config.user_groups, running, self.stats.registry())?;
+        let auditors = self.auditors(config);
         let mut site = Site {
+            auditors: &auditors,
             config: &config.servers,
             escapers: &escapers,
             groups: &groups,
@@ -94,9 +98,27 @@ impl Builder<'_> {
             escapers,
             servers,
             groups,
+            auditors,
             ticketers,
             escaper_configs,
         })
+    }
+
+    /// The auditors; one whose configuration is the running one's stays.
+    fn auditors(&self, config: &ProxydConfig) -> BTreeMap<String, Arc<Auditor>> {
+        let auditor = |entry: &Entry<AuditorKind>| {
+            let config = entry.value.config();
+            let running = self.running.and_then(|running| running.auditors.get(&entry.name));
+            let auditor = match running.filter(|running| running.config == *config) {
+                Some(running) => Arc::clone(running),
+                None => {
+                    let log = self.logs.logger(LogKind::Audit, &format!("la-{}", entry.name));
+                    Arc::new(Auditor::new(&entry.name, config, log))
+                }
+            };
+            (entry.name.clone(), auditor)
+        };
+        config.auditors.iter().map(auditor).collect()
     }
 
     fn next_generation(&mut self) -> u64 {
@@ -178,7 +200,8 @@ impl Builder<'_> {
                 common: self.bare(entry, "DummyClose"),
             }),
             ServerConfig::HttpProxy(config) => {
-                let common = self.common(entry, "HttpProxy", &config.keys());
+                let auditor = site.auditor(config.auditor.as_ref())?;
+                let common = self.common(entry, "HttpProxy", &config.keys(), auditor);
                 let way = site.way(config.escaper.as_str())?;
                 let generation = self.next_generation();
                 let tls = match &config.tls_server {
@@ -235,7 +258,8 @@ impl Builder<'_> {
                 })
             }
             ServerConfig::SocksProxy(config) => {
-                let common = self.common(entry, "SocksProxy", &config.keys());
+                let auditor = site.auditor(config.auditor.as_ref())?;
+                let common = self.common(entry, "SocksProxy", &config.keys(), auditor);
                 let way = site.way(config.escaper.as_str())?;
                 let keys = GateKeys {
                     username_params: config.username_params.clone(),
@@ -248,7 +272,13 @@ impl Builder<'_> {
     }
 
     /// What a server with tasks has in common with others.
-    fn common(&mut self, entry: &Entry<ServerConfig>, kind: &'static str, keys: &TaskKeys<'_>) -> Arc<ServerCommon> {
+    fn common(
+        &mut self,
+        entry: &Entry<ServerConfig>,
+        kind: &'static str,
+        keys: &TaskKeys<'_>,
+        auditor: Option<Arc<Auditor>>,
+    ) -> Arc<ServerCommon> {
         let logger = keys.shared_logger.map_or(entry.name.as_str(), |name| name);
         let running = self.running.and_then(|running| running.servers.get(&entry.name));
         ServerCommon::new(
@@ -257,6 +287,7 @@ impl Builder<'_> {
             self.stats.server(&entry.name, keys.extra_metrics_tags),
             self.logs.logger(LogKind::Task, &format!("lt-{logger}")),
             keys,
+            auditor,
             running.map(|running| &**running.server.common()),
         )
     }
@@ -274,6 +305,7 @@ struct Site<'a> {
     config: &'a [Entry<ServerConfig>],
     escapers: &'a Arc<Escapers>,
     groups: &'a Groups,
+    auditors: &'a BTreeMap<String, Arc<Auditor>>,
     /// The escapers are the running ones.
     same_escapers: bool,
     servers: BTreeMap<String, ServerObject>,
@@ -287,6 +319,14 @@ impl Site<'_> {
             .id(escaper)
             .with_context(|| format!("no escaper is named `{escaper}`"))?;
         Ok((Arc::clone(self.escapers), id))
+    }
+
+    /// The auditor of a server, if it has one.
+    fn auditor(&self, name: Option<&NodeName>) -> anyhow::Result<Option<Arc<Auditor>>> {
+        let Some(name) = name else { return Ok(None) };
+        let auditor = self.auditors.get(name.as_str());
+        let auditor = auditor.with_context(|| format!("no auditor is named `{name}`"))?;
+        Ok(Some(Arc::clone(auditor)))
     }
 
     /// The way of a server to its users, if it has any.
@@ -323,8 +363,14 @@ impl Site<'_> {
     /// Whether a running server is what `config` asks for, all that it refers to included. One with certificates is
     /// built anew: the files may hold others now.
     fn may_stay(&self, running: &ServerObject, config: &ServerConfig, all: Option<&Objects>) -> bool {
+        let auditor = config.keys().and_then(|keys| self.auditors.get(keys.auditor?.as_str()));
+        let same_auditor = match (&running.server.common().auditor, auditor) {
+            (Some(old), Some(new)) => Arc::ptr_eq(old, new),
+            (old, new) => old.is_none() && new.is_none(),
+        };
         running.config == *config
             && self.same_escapers
+            && same_auditor
             && !config.reads_certificates()
             && config.next().iter().all(|(_, next)| {
                 let old = all.and_then(|all| all.servers.get(next.as_str()));

@@ -14,6 +14,7 @@ use sluice_sys::socket::TcpOptions;
 use sluice_telemetry::{EventLogger, debug};
 
 use self::keys::TaskKeys;
+use crate::audit::Auditor;
 use crate::config::tcp_options;
 use crate::stats::ServerStats;
 use crate::task::Peers;
@@ -107,6 +108,8 @@ pub(crate) struct ServerCommon {
     pub(crate) stats: Arc<ServerStats>,
     pub(crate) task_log: EventLogger,
     pub(crate) options: TaskOptions,
+    /// Who looks into its tunnels.
+    pub(crate) auditor: Option<Arc<Auditor>>,
     pub(crate) ingress: Option<IngressRule>,
     connection_rate: Option<RateLimiter>,
     request_rate: Option<RateLimiter>,
@@ -172,6 +175,7 @@ impl ServerCommon {
         stats: Arc<ServerStats>,
         task_log: EventLogger,
         keys: &TaskKeys<'_>,
+        auditor: Option<Arc<Auditor>>,
         before: Option<&Self>,
     ) -> Arc<Self> {
         let connection_rate = before.and_then(|before| before.connection_rate.as_ref());
@@ -183,6 +187,7 @@ impl ServerCommon {
             stats,
             task_log,
             options: keys.task_options(),
+            auditor,
             ingress: keys.ingress_network_filter.cloned(),
             connection_rate: RateLimiter::new(keys.connection_rate_limit, connection_rate),
             request_rate: RateLimiter::new(keys.request_rate_limit, request_rate),
@@ -213,6 +218,7 @@ impl ServerCommon {
                 pump: PumpOptions::default(),
                 limit: None,
             },
+            auditor: None,
             ingress: ingress.cloned(),
             connection_rate: None,
             request_rate: None,

@@ -36,6 +36,12 @@ impl InspectPolicy {
         };
         self.exact.get(host).copied().or_else(below).unwrap_or(self.default)
     }
+
+    /// Whether there is a host with which this is done.
+    pub fn has(&self, action: InspectAction) -> bool {
+        let actions = self.exact.values().chain(self.children.values());
+        self.default == action || actions.chain(self.subnets.values()).any(|own| *own == action)
+    }
 }
 
 #[derive(Deserialize, JsonSchema)]

@@ -40,6 +40,12 @@ impl<A: Copy> Table<A> {
         };
     }
 
+    /// The actions of all networks.
+    pub(crate) fn values(&self) -> impl Iterator<Item = &A> {
+        let v4 = self.v4.iter().flat_map(|(_, level)| level.values());
+        v4.chain(self.v6.iter().flat_map(|(_, level)| level.values()))
+    }
+
     pub(crate) fn find(&self, ip: IpAddr) -> Option<A> {
         match ip.to_canonical() {
             IpAddr::V4(ip) => {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use sluice_http1::put_connected;
 use sluice_io::buffer;
 
+use crate::audit;
 use crate::client::Client;
 use crate::connect::Connect;
 use crate::error::TaskError;
@@ -14,7 +15,6 @@ use crate::http::reply;
 use crate::record::Stage;
 use crate::server::http_proxy::Session;
 use crate::task::{Task, TaskKind};
-use crate::tunnel;
 
 /// Serves a CONNECT.
 pub(crate) async fn connect(session: &mut Session, mut client: Box<Client>, request: plan::Tunnel) -> After {
@@ -79,6 +79,6 @@ pub(crate) async fn connect(session: &mut Session, mut client: Box<Client>, requ
     }
     let limit = connected.opened.limit;
     let upstream = (connected.opened.stream, Vec::new(), limit);
-    tunnel::spawn(&session.worker, *client, upstream, task);
+    audit::inspect::start(&session.worker, *client, upstream, task, &request.upstream);
     After::Gone
 }

@@ -49,7 +49,7 @@ pub(crate) fn status_of(error: &TaskError) -> Option<u16> {
         TaskError::Unimplemented(_) => 501,
         TaskError::UpstreamTimeout(_) => 504,
         TaskError::UpstreamTls(_) => 525,
-        TaskError::UserBlocked => 403,
+        TaskError::ProtocolBlocked(_) | TaskError::UserBlocked => 403,
     })
 }
 

@@ -26,7 +26,7 @@ macro_rules! task_server {
             pub(crate) escaper: sluice_config::value::NodeName,
             /// Inspection and interception.
             #[serde(default)]
-            pub(crate) auditor: Option<sluice_config::NotYet>,
+            pub(crate) auditor: Option<sluice_config::value::NodeName>,
             /// Task logs of all servers that name the same logger share it.
             #[serde(default)]
             pub(crate) shared_logger: Option<sluice_config::value::AsciiStr>,
@@ -88,6 +88,7 @@ macro_rules! task_server {
             pub(crate) fn keys(&self) -> crate::server::keys::TaskKeys<'_> {
                 crate::server::keys::TaskKeys {
                     escaper: &self.escaper,
+                    auditor: self.auditor.as_ref(),
                     shared_logger: self.shared_logger.as_ref(),
                     listen: self.listen.as_ref(),
                     listen_in_worker: self.listen_in_worker,
@@ -115,6 +116,7 @@ pub(crate) use task_server;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TaskKeys<'a> {
     pub(crate) escaper: &'a NodeName,
+    pub(crate) auditor: Option<&'a NodeName>,
     pub(crate) shared_logger: Option<&'a AsciiStr>,
     pub(crate) listen: Option<&'a TcpListen>,
     pub(crate) listen_in_worker: bool,
@@ -137,6 +139,9 @@ impl TaskKeys<'_> {
     /// Records what cannot be.
     pub(crate) fn check(&self, load: &mut Load, entry: &Entry<ServerConfig>) {
         load.refer(&entry.place, "escaper", "escaper", self.escaper.as_str());
+        if let Some(auditor) = self.auditor {
+            load.refer(&entry.place, "auditor", "auditor", auditor.as_str());
+        }
         if self.task_idle_check_interval.0.is_zero() {
             load.error(&entry.place, "task_idle_check_interval", "must be more than 0");
         }

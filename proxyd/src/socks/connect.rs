@@ -9,13 +9,13 @@ use sluice_io::Stream;
 
 use super::negotiation::Request;
 use super::reply;
+use crate::audit;
 use crate::client::Client;
 use crate::connect::Connect;
 use crate::error::TaskError;
 use crate::record::Stage;
 use crate::server::socks_proxy::SocksProxy;
 use crate::task::{Task, TaskKind};
-use crate::tunnel;
 use crate::user::RequestKind;
 use crate::worker::Worker;
 
@@ -56,7 +56,7 @@ pub(crate) async fn run(server: &Arc<SocksProxy>, mut client: Client, request: R
     task.set_stage(Stage::Replying);
     let code = sluice_socks::v5::ReplyCode::Succeeded;
     match reply::put(server, &mut client, version, code, Some(bound)).await {
-        Ok(()) => tunnel::spawn(worker, client, (upstream, Vec::new(), limit), task),
+        Ok(()) => audit::inspect::start(worker, client, (upstream, Vec::new(), limit), task, &target),
         Err(error) => task.failed(&TaskError::ClientWrite(error)),
     }
 }

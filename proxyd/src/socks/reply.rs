@@ -19,7 +19,7 @@ pub(crate) fn code_of(error: &TaskError) -> Option<ReplyCode> {
     Some(match error {
         TaskError::ClientRead(_) | TaskError::ClosedByClient => return None,
         TaskError::Connect(error) => of_connect(error),
-        TaskError::Refused(_) | TaskError::UserBlocked => ReplyCode::NotAllowed,
+        TaskError::ProtocolBlocked(_) | TaskError::Refused(_) | TaskError::UserBlocked => ReplyCode::NotAllowed,
         TaskError::Unimplemented(_) => ReplyCode::CommandNotSupported,
         TaskError::DomainOfClient(_) => ReplyCode::AddressTypeNotSupported,
         TaskError::AnotherTarget

@@ -11,6 +11,7 @@ use sluice_config::value::{
 };
 
 use super::site::SiteList;
+use crate::audit::UserAudit;
 
 /// One user.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
@@ -116,7 +117,7 @@ pub(crate) struct UserConfig {
     pub(crate) socks_use_udp_associate: bool,
     /// Inspection of the user's tasks.
     #[serde(default)]
-    pub(crate) audit: Option<NotYet>,
+    pub(crate) audit: UserAudit,
     /// Targets with settings and metrics of their own.
     #[serde(default)]
     pub(crate) explicit_sites: SiteList,

@@ -163,6 +163,11 @@ macro_rules! portmap {
             pub fn at(&self, port: u16) -> &[MaybeProtocol] {
                 self.0.get(&port).map_or(&[], Vec::as_slice)
             }
+
+            /// What is expected, by port.
+            pub fn iter(&self) -> impl Iterator<Item = (u16, &[MaybeProtocol])> {
+                self.0.iter().map(|(port, all)| (*port, all.as_slice()))
+            }
         }
 
         impl Default for $Map {

@@ -1,0 +1,108 @@
+//! Looking inside of tunnels: which are looked into, what they turn out to be, and what is done with them.
+//!
+//! A server has an [`Auditor`] or none. A tunnel of a server with one goes to [`inspect::start`], which spawns a relay if
+//! nobody looks into it, else an inspection. An inspection of one layer ends in a relay, in the end of the task, or in
+//! an interception, whose inner stream is inspected again. A [`Flow`] goes with it from layer to layer.
+
+mod config;
+pub(crate) mod inspect;
+mod log;
+mod protocol;
+mod refusal;
+
+use std::sync::Arc;
+
+use sluice_addr::Upstream;
+use sluice_config::value::{InspectAction, Ratio};
+use sluice_io::Stream;
+use sluice_sniff::Protocol;
+use sluice_telemetry::EventLogger;
+
+use crate::task::Task;
+use crate::user::Permit;
+use crate::worker::Worker;
+use protocol::Ports;
+
+pub(crate) use config::{AuditorConfig, AuditorKind, UserAudit};
+pub(crate) use log::InspectSource;
+
+/// A node of the `auditor` section at work.
+pub(crate) struct Auditor {
+    pub(crate) name: Arc<str>,
+    pub(crate) config: AuditorConfig,
+    /// Where inspect and intercept records go.
+    pub(crate) log: EventLogger,
+    ports: Ports,
+    limits: sluice_sniff::Limits,
+}
+
+impl Auditor {
+    /// What runs by `config`.
+    pub(crate) fn new(name: &str, config: &AuditorConfig, log: EventLogger) -> Self {
+        let sizes = config.protocol_inspection.data0_size_limit;
+        Self {
+            name: name.into(),
+            config: config.clone(),
+            log,
+            ports: Ports::new(&config.server_tcp_portmap, &config.client_tcp_portmap),
+            limits: sluice_sniff::Limits {
+                ftp_greeting: sizes.ftp_greeting_msg.as_usize(),
+                http_uri: sizes.http_request_uri.as_usize(),
+                imap_greeting: sizes.imap_greeting_msg.as_usize(),
+                ldap_request: sizes.ldap_request_msg.as_usize(),
+                nats_info: sizes.nats_info_line.as_usize(),
+            },
+        }
+    }
+
+    /// Draws whether one more stream is inspected.
+    fn takes_stream(&self, permit: Option<&Permit>) -> bool {
+        let ratio = match permit.map(|permit| permit.user.config.audit) {
+            None => self.config.task_audit_ratio,
+            Some(user) if user.enable_protocol_inspection => {
+                user.task_audit_ratio.unwrap_or(self.config.task_audit_ratio)
+            }
+            Some(_) => return false,
+        };
+        draw(ratio)
+    }
+
+    /// What is done with a stream of `protocol` to a host, if there is a choice.
+    fn policy(&self, protocol: Protocol, upstream: &Upstream) -> Option<InspectAction> {
+        let config = &self.config;
+        let policy = match protocol {
+            Protocol::Http2 => &config.h2_inspect_policy,
+            Protocol::Imap => config.imap_inspect_policy.as_ref()?,
+            Protocol::Smtp => config.smtp_inspect_policy.as_ref()?,
+            Protocol::Websocket => &config.websocket_inspect_policy,
+            _ => return None,
+        };
+        Some(policy.check(&upstream.host))
+    }
+}
+
+/// Whether this one belongs to the share.
+fn draw(ratio: Ratio) -> bool {
+    // A number below 1, so that all means all; most auditors take all, and need no number.
+    ratio >= Ratio::ALL || fastrand::f64() < ratio.get()
+}
+
+/// An audited task on its way through the layers of its stream.
+pub(crate) struct Flow {
+    pub(crate) task: Task,
+    pub(crate) auditor: Arc<Auditor>,
+    pub(crate) worker: Arc<Worker>,
+    /// Where the innermost known tunnel leads.
+    pub(crate) upstream: Upstream,
+    /// How many layers have been opened: 0 where the client's tunnel begins.
+    pub(crate) depth: usize,
+}
+
+impl Flow {
+    fn user(&self) -> Option<UserAudit> {
+        self.task.permit().map(|permit| permit.user.config.audit)
+    }
+}
+
+/// An upstream connection: what it has sent already, and its escaper's limit.
+pub(crate) type UpstreamEnd = (Stream, Vec<u8>, Option<sluice_config::value::SpeedLimitTcp>);
