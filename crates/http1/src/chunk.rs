@@ -21,6 +21,20 @@ pub struct ChunkScanner {
     name_len: u8,
     line_max: u32,
     trailers_max: u32,
+    ieof: Ieof,
+    /// Trailer lines with their CRLFs, if they are wanted.
+    kept: Option<Vec<u8>>,
+}
+
+/// How far the extension of the current size line is `ieof` (RFC 3507 §4.5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ieof {
+    /// So many letters of it have come.
+    Letters(u8),
+    /// It is another one.
+    Other,
+    /// It was there, whatever follows.
+    Seen,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,7 +100,27 @@ impl ChunkScanner {
             name_len: 0,
             line_max: limits.body_line_max,
             trailers_max: limits.head_max,
+            ieof: Ieof::Letters(0),
+            kept: None,
         }
+    }
+
+    /// A scanner that keeps the trailers for [`trailers`](Self::trailers).
+    pub fn keeping_trailers(limits: &Limits) -> Self {
+        Self {
+            kept: Some(Vec::new()),
+            ..Self::new(limits)
+        }
+    }
+
+    /// The trailer lines so far, each with its CRLF; none unless they are kept.
+    pub fn trailers(&self) -> &[u8] {
+        self.kept.as_deref().unwrap_or_default()
+    }
+
+    /// Whether the last chunk says that the body ended within an ICAP preview: `0; ieof` (RFC 3507 §4.5).
+    pub const fn is_ieof(&self) -> bool {
+        self.is_done() && matches!(self.ieof, Ieof::Seen)
     }
 
     /// Whether the last CRLF has been seen.
@@ -170,6 +204,7 @@ impl ChunkScanner {
             State::SizeStart => {
                 self.line = 0;
                 self.left = 0;
+                self.ieof = Ieof::Letters(0);
                 self.size_digit(byte, 0)
             }
             State::Size(digits) => match byte {
@@ -178,6 +213,7 @@ impl ChunkScanner {
                 _ => self.size_digit(byte, digits),
             },
             State::ExtensionStart | State::Extension | State::ExtensionQuoted | State::ExtensionEscaped => {
+                self.note_ieof(byte);
                 self.extension(byte)
             }
             State::SizeLf => match byte {
@@ -200,11 +236,19 @@ impl ChunkScanner {
                 match byte {
                     b'\r' => Ok(State::TrailerLf),
                     b'\n' => Err(BodyError::BareCrLf),
-                    _ if is_value_byte(byte) => Ok(State::TrailerValue),
+                    _ if is_value_byte(byte) => {
+                        self.keep(byte);
+                        Ok(State::TrailerValue)
+                    }
                     _ => Err(BodyError::Trailer),
                 }
             }
-            State::TrailerLf if byte == b'\n' => Ok(State::TrailerStart),
+            State::TrailerLf if byte == b'\n' => {
+                if let Some(kept) = &mut self.kept {
+                    kept.extend_from_slice(b"\r\n");
+                }
+                Ok(State::TrailerStart)
+            }
             State::EndLf if byte == b'\n' => Ok(State::Done),
             State::TrailerLf | State::EndLf => Err(BodyError::BareCrLf),
             State::Data | State::Done => Ok(self.state),
@@ -249,8 +293,28 @@ impl ChunkScanner {
         }
     }
 
+    /// Follows the extension's name.
+    fn note_ieof(&mut self, byte: u8) {
+        self.ieof = match (self.ieof, byte) {
+            (Ieof::Seen, _) => Ieof::Seen,
+            _ if matches!(self.state, State::ExtensionQuoted | State::ExtensionEscaped) => Ieof::Other,
+            (Ieof::Letters(4), b'\r' | b';' | b' ' | b'\t') => Ieof::Seen,
+            (_, b';') => Ieof::Letters(0),
+            (Ieof::Letters(0), b' ' | b'\t') => Ieof::Letters(0),
+            (Ieof::Letters(n), _) if b"ieof".get(usize::from(n)) == Some(&byte) => Ieof::Letters(n + 1),
+            _ => Ieof::Other,
+        };
+    }
+
+    fn keep(&mut self, byte: u8) {
+        if let Some(kept) = &mut self.kept {
+            kept.push(byte);
+        }
+    }
+
     fn trailer_name(&mut self, byte: u8) -> Result<State, BodyError> {
         self.count_trailer_byte()?;
+        self.keep(byte);
         match byte {
             b':' if self.name_len == 0 => Err(BodyError::Trailer),
             b':' if self.is_forbidden() => Err(BodyError::ForbiddenTrailer),
