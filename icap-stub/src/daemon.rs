@@ -1,36 +1,35 @@
-//! The daemon as far as it is built: it lives and answers, and serves nothing.
+//! icap-stub as a daemon of the group: start, reload, stop.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use schemars::{JsonSchema, SchemaGenerator};
-use serde::Deserialize;
+use arc_swap::ArcSwap;
+use schemars::SchemaGenerator;
 use serde_json::{Map, Value, json};
-use sluice_config::{Load, NotYet};
+use sluice_config::Load;
 use sluice_lifecycle::{Context, Daemon, Drain, Tasks, schema_of};
-use sluice_telemetry::warn;
 
-/// What it says of itself in the log and in `status`.
-const NOTE: &str = "the ICAP service is not built yet in this version: no data socket is open";
+use crate::config::IcapStubConfig;
+use crate::conversation::Shared;
+use crate::listen::Listening;
+use crate::rules::Services;
+use crate::stats::Stats;
 
-/// The `icap_stub` section.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct IcapStubConfig {
-    /// Addresses of the ICAP service.
-    #[serde(default)]
-    #[schemars(skip)]
-    #[expect(dead_code, reason = "refuses the key by name")]
-    listen: Option<NotYet>,
-    /// What is answered to which request.
-    #[serde(default)]
-    #[schemars(skip)]
-    #[expect(dead_code, reason = "refuses the key by name")]
-    rules: Option<NotYet>,
-}
+/// What it says of itself where nothing tells it to listen.
+const NOTE: &str = "`icap_stub` names no address: no service is offered";
 
 /// Answers ICAP requests for trials and tests.
 pub(crate) struct IcapStub {
+    shared: Shared,
+    listening: Mutex<Vec<Arc<Listening>>>,
     tasks: Tasks,
+    /// One reload at a time.
+    reloading: tokio::sync::Mutex<()>,
+}
+
+impl IcapStub {
+    fn listening(&self) -> MutexGuard<'_, Vec<Arc<Listening>>> {
+        self.listening.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Daemon for IcapStub {
@@ -40,23 +39,70 @@ impl Daemon for IcapStub {
     type Config = IcapStubConfig;
 
     fn read(load: &mut Load) -> IcapStubConfig {
-        load.section("icap_stub").unwrap_or_default()
+        IcapStubConfig::read(load)
     }
 
     fn schema(generator: &mut SchemaGenerator) -> Map<String, Value> {
         Map::from_iter([("icap_stub".to_owned(), schema_of::<IcapStubConfig>(generator))])
     }
 
-    async fn start(_: IcapStubConfig, cx: Context) -> anyhow::Result<Arc<Self>> {
-        warn!("{}", NOTE);
-        Ok(Arc::new(Self { tasks: cx.tasks }))
+    async fn start(config: IcapStubConfig, cx: Context) -> anyhow::Result<Arc<Self>> {
+        let shared = Shared {
+            services: Arc::new(ArcSwap::from_pointee(Services::new(&config))),
+            stats: Arc::new(Stats::default()),
+            tasks: cx.tasks.clone(),
+        };
+        let mut listening = Vec::new();
+        for listen in &config.listen {
+            listening.push(Arc::new(Listening::start(listen, &shared, &cx.tasks).await?));
+        }
+        Ok(Arc::new(Self {
+            shared,
+            listening: Mutex::new(listening),
+            tasks: cx.tasks,
+            reloading: tokio::sync::Mutex::new(()),
+        }))
     }
 
     fn status(&self) -> Value {
-        json!({ "listening": [], "note": NOTE })
+        let addresses: Vec<_> = self
+            .listening()
+            .iter()
+            .map(|listening| json!({"name": "icap", "address": listening.address()}))
+            .collect();
+        let mut status = self.shared.stats.to_json();
+        if let Some(status) = status.as_object_mut() {
+            if addresses.is_empty() {
+                status.insert("note".into(), NOTE.into());
+            }
+            status.insert("listening".into(), addresses.into());
+        }
+        status
     }
 
-    async fn reload(self: &Arc<Self>, _: IcapStubConfig) -> anyhow::Result<()> {
+    fn objects(&self) -> Vec<(&'static str, Vec<String>)> {
+        vec![("service", self.shared.services.load().names())]
+    }
+
+    async fn reload(self: &Arc<Self>, config: IcapStubConfig) -> anyhow::Result<()> {
+        let _one = self.reloading.lock().await;
+        let before = self.listening().clone();
+        let mut after = Vec::new();
+        for listen in &config.listen {
+            match before.iter().find(|own| own.config == *listen) {
+                Some(own) => after.push(Arc::clone(own)),
+                None => after.push(Arc::new(Listening::start(listen, &self.shared, &self.tasks).await?)),
+            }
+        }
+        // Everything is there: nothing below can fail.
+        self.shared.services.store(Arc::new(Services::new(&config)));
+        for own in before
+            .iter()
+            .filter(|own| !after.iter().any(|kept| Arc::ptr_eq(own, kept)))
+        {
+            own.stop();
+        }
+        *self.listening() = after;
         Ok(())
     }
 
