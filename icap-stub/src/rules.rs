@@ -3,8 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sluice_addr::Host;
-use sluice_http1::{Limits, Target, parse_request};
+use sluice_addr::{Host, Upstream};
 use sluice_icap::Method;
 
 use crate::config::{Answer, IcapStubConfig, RuleConfig, ServiceConfig, Vector};
@@ -125,24 +124,25 @@ struct Asked {
 }
 
 impl Asked {
+    /// Reads as much as there is sense in: a rule is about what is asked for, not about how well.
     fn read(head: &[u8]) -> Self {
-        let Ok(Some(head)) = parse_request(head, &Limits::default()) else {
-            return Self::default();
+        let text = String::from_utf8_lossy(head);
+        let mut lines = text.lines();
+        let mut words = lines.next().unwrap_or_default().split(' ');
+        let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        let (authority, path) = match target.split_once("://") {
+            Some((_, rest)) => rest.split_at(rest.find('/').unwrap_or(rest.len())),
+            None => ("", target),
         };
-        let (host, path) = match head.target() {
-            Ok(Target::Absolute(url)) => (Host::parse(url.authority.host).ok(), url.path.to_owned()),
-            Ok(Target::Authority(authority)) => (Host::parse(authority.host).ok(), String::new()),
-            Ok(Target::Origin(path)) => (None, path.to_owned()),
-            Ok(Target::Asterisk) | Err(_) => (None, String::new()),
-        };
-        let named = || {
-            head.host_authority()
-                .and_then(|authority| Host::parse(authority.host).ok())
-        };
+        let named = lines
+            .filter_map(|line| line.split_once(':'))
+            .find(|(name, _)| name.eq_ignore_ascii_case("host"))
+            .map_or("", |(_, value)| value.trim());
+        let authority = if authority.is_empty() { named } else { authority };
         Self {
-            method: head.method.as_str().to_owned(),
-            host: host.or_else(named),
-            path,
+            method: method.to_owned(),
+            host: Upstream::parse(authority).ok().map(|upstream| upstream.host),
+            path: path.to_owned(),
         }
     }
 
