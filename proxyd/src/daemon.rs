@@ -125,7 +125,7 @@ impl Daemon for Proxyd {
         let mut started = BTreeMap::new();
         for (name, opened) in listeners {
             let server = Arc::clone(&objects.servers[&name].server);
-            started.insert(name, opened.start(server, &workers));
+            started.insert(name, opened.start(None, server, &workers));
         }
         let state = State {
             objects,
@@ -219,7 +219,9 @@ impl Daemon for Proxyd {
         for (name, object) in &objects.servers {
             let Some(spec) = &object.listen else { continue };
             if let Some(fresh) = opened.remove(name) {
-                listeners.insert(name.clone(), fresh.start(Arc::clone(&object.server), &self.workers));
+                let running = state.listeners.remove(name);
+                let started = fresh.start(running, Arc::clone(&object.server), &self.workers);
+                listeners.insert(name.clone(), started);
             } else if let Some(mut kept) = state.listeners.remove(name) {
                 kept.replace(spec, Arc::clone(&object.server));
                 listeners.insert(name.clone(), kept);
@@ -348,13 +350,14 @@ fn open_all(
         if let Some(other) = places.insert(place, name) {
             anyhow::bail!("servers `{other}` and `{name}` both listen on {}", spec.options.address);
         }
-        if running.get(name).is_some_and(|listeners| listeners.fit(spec, workers)) {
+        let there = running.get(name).map_or(0, |listeners| listeners.fit(spec, workers));
+        if there >= spec.count(workers) {
             continue;
         }
         let ours = running
             .values()
             .any(|listeners| listeners.overlap(spec.options.address));
-        opened.insert(name.clone(), Opened::open(name, spec, workers, ours)?);
+        opened.insert(name.clone(), Opened::open(name, spec, workers, ours, there)?);
     }
     Ok(opened)
 }

@@ -42,7 +42,8 @@ pub(crate) struct ListenSpec {
 
 impl ListenSpec {
     /// Whether sockets of `old` can go on for this one, with options set anew. An option that is to have the system's
-    /// value again cannot be set.
+    /// value again cannot be set. Sockets that are too many go on as well: closing one of several that share a port
+    /// resets whoever is in the middle of connecting to it.
     fn same_sockets(&self, old: &Self, workers: &Workers) -> bool {
         let bound = |spec: &Self| {
             let options = &spec.options;
@@ -52,7 +53,6 @@ impl ListenSpec {
                 options.interface.clone(),
                 options.transparent,
                 spec.in_each(workers),
-                spec.count(workers),
                 spec.follow_cpu,
             )
         };
@@ -64,7 +64,8 @@ impl ListenSpec {
         self.in_worker && workers.dedicated()
     }
 
-    fn count(&self, workers: &Workers) -> usize {
+    /// How many sockets it wants.
+    pub(crate) fn count(&self, workers: &Workers) -> usize {
         if self.in_each(workers) {
             workers.all().len()
         } else {
@@ -96,15 +97,24 @@ pub(crate) struct Listeners {
 /// they are put to work.
 pub(crate) struct Opened {
     spec: ListenSpec,
+    /// How many are at work already, which these join.
+    beside: usize,
     sockets: Vec<(std::net::TcpListener, std::net::TcpListener)>,
 }
 
 impl Opened {
-    /// Opens the sockets of a server. `ours` tells that this process listens on the port already.
+    /// Opens the sockets of a server that it does not have yet: `beside` so many. `ours` tells that this process
+    /// listens on the port already.
     ///
     /// # Errors
     /// [`ListenError`], `EADDRINUSE` if another process has the port.
-    pub(crate) fn open(name: &str, spec: &ListenSpec, workers: &Workers, ours: bool) -> Result<Self, ListenError> {
+    pub(crate) fn open(
+        name: &str,
+        spec: &ListenSpec,
+        workers: &Workers,
+        ours: bool,
+        beside: usize,
+    ) -> Result<Self, ListenError> {
         let error = |source| ListenError {
             server: name.to_owned(),
             address: spec.options.address,
@@ -118,7 +128,7 @@ impl Opened {
             };
             alone.listen().map_err(error)?;
         }
-        let sockets = (0..spec.count(workers))
+        let sockets = (beside..spec.count(workers))
             .map(|i| {
                 let socket = spec.options.listen()?;
                 spec.tcp.apply((&socket).into(), spec.options.address.is_ipv6())?;
@@ -132,36 +142,44 @@ impl Opened {
             .map_err(error)?;
         Ok(Self {
             spec: spec.clone(),
+            beside,
             sockets,
         })
     }
 
-    /// Begins to accept for `server`.
-    pub(crate) fn start(self, server: Arc<Server>, workers: &Arc<Workers>) -> Listeners {
-        let stop = CancellationToken::new();
-        let server = Arc::new(ArcSwap::new(server));
+    /// Begins to accept for `server`, in place of `running`, or beside them if these are more sockets of the same.
+    pub(crate) fn start(self, running: Option<Listeners>, server: Arc<Server>, workers: &Arc<Workers>) -> Listeners {
+        let (mut listeners, _closing) = match running {
+            Some(mut running) if self.beside > 0 => {
+                running.replace(&self.spec, server);
+                (running, None)
+            }
+            closing => {
+                let fresh = Listeners {
+                    spec: self.spec.clone(),
+                    server: Arc::new(ArcSwap::new(server)),
+                    sockets: Vec::new(),
+                    stop: CancellationToken::new(),
+                };
+                (fresh, closing)
+            }
+        };
         let in_each = self.spec.in_each(workers);
-        let mut sockets = Vec::new();
-        for (i, (socket, second)) in self.sockets.into_iter().enumerate() {
-            let worker = workers.turn(i);
+        for (socket, second) in self.sockets {
+            let worker = workers.turn(listeners.sockets.len());
             let acceptor = Acceptor {
-                server: Arc::clone(&server),
+                server: Arc::clone(&listeners.server),
                 home: Arc::clone(worker),
                 // With one worker, or a socket in each, a connection stays where it was accepted.
                 others: (!in_each && workers.all().len() > 1).then(|| Arc::clone(workers)),
-                stop: stop.clone(),
+                stop: listeners.stop.clone(),
                 bound: self.spec.options.address,
                 follow_cpu: self.spec.follow_cpu,
             };
             worker.spawn(acceptor.run(second));
-            sockets.push(socket);
+            listeners.sockets.push(socket);
         }
-        Listeners {
-            spec: self.spec,
-            server,
-            sockets,
-            stop,
-        }
+        listeners
     }
 }
 
@@ -178,9 +196,13 @@ impl Listeners {
         own.port() == other.port() && (everywhere || own.ip() == other.ip())
     }
 
-    /// Whether the sockets can go on under `spec`.
-    pub(crate) fn fit(&self, spec: &ListenSpec, workers: &Workers) -> bool {
-        spec.same_sockets(&self.spec, workers)
+    /// How many of the sockets can go on under `spec`: all, or none.
+    pub(crate) fn fit(&self, spec: &ListenSpec, workers: &Workers) -> usize {
+        if spec.same_sockets(&self.spec, workers) {
+            self.sockets.len()
+        } else {
+            0
+        }
     }
 
     /// Hands new connections to `server` from now on, with options that changed set on the sockets.

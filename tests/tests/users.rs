@@ -904,7 +904,7 @@ user_group:
       - {name: a, expire: tomorrow}
       - {name: b}
       - {name: b, explicit_sites: [{id: x, tls_client: {ca_certificate: nowhere.pem}}]}
-      - {name: c, audit: {}}
+      - {name: c, egress_path_id_map: {}}
   - {name: other, type: ldap}
 ";
     let checked = sluice_testkit::Group::new(config)
@@ -916,14 +916,14 @@ user_group:
     for told in [
         "server[0] `http`.user_group: no user group is named `stuff`\n    did you mean `staff`?",
         "user_group[0] `staff`.static_users[0] `a`.expire: expected a time",
-        "user_group[0] `staff`.static_users[3] `c`.audit: `audit` is not built yet in this version",
+        "user_group[0] `staff`.static_users[3] `c`.egress_path_id_map: `egress_path_id_map` is not built yet in this version",
         "user_group[1] `other`.type: the user group type `ldap` is not built yet in this version",
     ] {
         assert!(checked.stderr.contains(told), "{told}\n---\n{}", checked.stderr);
     }
     let config = config
         .replace("{name: a, expire: tomorrow}", "{name: a}")
-        .replace("{name: c, audit: {}}", "{name: c}");
+        .replace("{name: c, egress_path_id_map: {}}", "{name: c}");
     let checked = sluice_testkit::Group::new(&config)
         .daemon("proxyd")
         .arg("-t")
