@@ -213,7 +213,7 @@ impl RsaPool {
     }
 
     /// Adds a key; the most used one goes if there are enough.
-    fn put(&self, key: Arc<LeafKey>) {
+    pub(crate) fn put(&self, key: Arc<LeafKey>) {
         let mut keys = self.keys();
         if keys.len() >= POOL {
             let most = (0..keys.len()).max_by_key(|at| keys.get(*at).map(|pooled| pooled.uses));

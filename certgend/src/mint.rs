@@ -136,7 +136,13 @@ impl Mint {
     }
 
     /// Makes a certificate. Takes its time: up to a millisecond, more if an RSA key has to be made first.
-    fn make(&self, request: &MintRequest, now: i64, keys: &RsaPool, stats: &Stats) -> Result<Done, MintError> {
+    pub(crate) fn make(
+        &self,
+        request: &MintRequest,
+        now: i64,
+        keys: &RsaPool,
+        stats: &Stats,
+    ) -> Result<Done, MintError> {
         let failed = |error: &dyn fmt::Display| MintError {
             code: ErrorCode::Failed,
             text: error.to_string(),
@@ -221,8 +227,8 @@ impl Mint {
 }
 
 /// A certificate that was just made.
-struct Done {
-    ready: Arc<Ready>,
+pub(crate) struct Done {
+    pub(crate) ready: Arc<Ready>,
     fingerprint: [u8; 32],
     plan: Plan,
 }
