@@ -10,8 +10,9 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use rmpv::Value;
+use rustix::process::Signal;
 use serde_json::json;
-use sluice_testkit::{Daemon, Group, Port, Statsd, assert_eventually, sluicectl};
+use sluice_testkit::{Daemon, Group, Port, Process, Statsd, assert_eventually, binary, sluicectl};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UdpSocket, UnixStream};
 use tokio::process::Command;
@@ -1098,4 +1099,80 @@ async fn the_key_of_the_ca_can_not_be_read_from_outside() {
         assert!(!link.ends_with("ca.key"), "the key's file is still open");
     }
     certgend.stop().await.assert_clean();
+}
+
+#[tokio::test]
+async fn a_peer_that_reads_nothing_or_hangs_holds_up_nobody() {
+    let certgend = certgend(CONFIG).await;
+    let group = certgend.group();
+    let mut deaf = Client::connect(group).await;
+    let flood = async {
+        for n in 0..20_000 {
+            deaf.ask(&format!("d{n}.example"), None).await;
+        }
+    };
+    // It is stopped by its own full buffers long before the end.
+    assert!(timeout(Duration::from_secs(3), flood).await.is_err());
+    let mut half = Client::connect(group).await;
+    half.stream.write_all(&[0, 0, 0, 50, 0x83]).await.unwrap();
+    let mut other = Client::connect(group).await;
+    other
+        .mint("a.example", None)
+        .await
+        .assert_good(&ca_file(group), "a.example")
+        .await;
+    let memory = fs::read_to_string(format!("/proc/{}/status", certgend.pid())).unwrap();
+    let peak = memory.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+    let kilobytes: u64 = peak.split_whitespace().nth(1).unwrap().parse().unwrap();
+    assert!(kilobytes < 200_000, "{peak}");
+    drop((deaf, half, other));
+    assert_eventually!(
+        certgend.status().await["connections"] == 0,
+        "{}",
+        certgend.status().await
+    );
+    certgend.stop().await.assert_clean();
+}
+
+#[tokio::test]
+async fn what_is_asked_while_it_hangs_is_answered_once_it_goes_on() {
+    let certgend = certgend(CONFIG).await;
+    let mut client = Client::connect(certgend.group()).await;
+    certgend.signal(Signal::STOP);
+    for host in ["a.example", "b.example"] {
+        client.ask(host, None).await;
+    }
+    assert!(timeout(SILENCE, client.answer()).await.is_err());
+    certgend.signal(Signal::CONT);
+    for _ in 0..2 {
+        assert!(client.answer().await.contains_key(&3));
+    }
+    certgend.stop().await.assert_clean();
+}
+
+#[tokio::test]
+async fn requests_queue_in_a_socket_that_was_passed_until_it_is_ready() {
+    let group = group(CONFIG).await;
+    let socket = group.runtime_dir().join("certgend.mint");
+    // What systemd does for `sluice-certgend@.socket`.
+    let script = "import os, socket, sys
+s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen(8)
+os.dup2(s.fileno(), 3); os.set_inheritable(3, True)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1', LISTEN_FDNAMES='certgend.mint')
+print('bound', flush=True)
+os.execv(sys.argv[2], sys.argv[2:])";
+    let mut command = Command::new("python3");
+    command.args(["-c", script]).arg(&socket).arg(binary("certgend"));
+    command
+        .arg("-c")
+        .arg(group.main_file())
+        .arg("-C")
+        .arg(group.runtime_dir());
+    let mut passed = Process::start("passed", command, group.dir());
+    assert_eventually!(passed.stdout().contains("bound"));
+    let minted = Client::connect(&group).await.mint("a.example", None).await;
+    minted.assert_good(&ca_file(&group), "a.example").await;
+    passed.signal(Signal::TERM);
+    assert_eq!(passed.wait().await.code(), Some(0), "{}", passed.tail());
+    assert!(socket.exists(), "the socket is the service manager's");
 }
