@@ -7,6 +7,28 @@ use std::fmt;
 pub struct Alert(pub u8);
 
 impl Alert {
+    /// `bad_certificate`: the certificate cannot be right, whoever has signed it.
+    pub const BAD_CERTIFICATE: Self = Self(42);
+    /// `unsupported_certificate`: the certificate is not made for this use.
+    pub const UNSUPPORTED_CERTIFICATE: Self = Self(43);
+    /// `certificate_revoked`: its signer has taken the certificate back.
+    pub const CERTIFICATE_REVOKED: Self = Self(44);
+    /// `certificate_expired`: the certificate is not valid now.
+    pub const CERTIFICATE_EXPIRED: Self = Self(45);
+    /// `certificate_unknown`: something else is wrong with the certificate.
+    pub const CERTIFICATE_UNKNOWN: Self = Self(46);
+    /// `unknown_ca`: no trusted authority has signed the certificate.
+    pub const UNKNOWN_CA: Self = Self(48);
+    /// `access_denied`: whoever decides does not want this connection.
+    pub const ACCESS_DENIED: Self = Self(49);
+    /// `decode_error`: a message cannot be read.
+    pub const DECODE_ERROR: Self = Self(50);
+    /// `handshake_failure`: the two sides have no parameters in common.
+    pub const HANDSHAKE_FAILURE: Self = Self(40);
+    /// `internal_error`: something failed that is not the peer's fault.
+    pub const INTERNAL_ERROR: Self = Self(80);
+    /// `unrecognized_name`: there is no server of the name that was asked for.
+    pub const UNRECOGNIZED_NAME: Self = Self(112);
     /// `close_notify`: the peer will send nothing more.
     pub const CLOSE_NOTIFY: Self = Self(0);
     /// `user_canceled`: the peer's user ended it.
@@ -16,6 +38,11 @@ impl Alert {
     #[must_use]
     pub fn is_orderly(self) -> bool {
         matches!(self, Self::CLOSE_NOTIFY | Self::USER_CANCELED)
+    }
+
+    /// The record that tells a peer of it, as long as no keys are agreed on (RFC 8446 §5.1, §6).
+    pub(crate) fn fatal_record(self) -> [u8; 7] {
+        [21, 3, 3, 0, 2, 2, self.0]
     }
 
     /// The registered name.

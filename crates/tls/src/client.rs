@@ -96,8 +96,43 @@ impl Connector {
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
+        self.connect_to(io, (name, port, true), alpn).await
+    }
+
+    /// As [`Self::connect`], for a client of ours that has asked for no name: none is sent, and the certificate may be
+    /// anybody's whom a trust anchor vouches for. `site` is what the server is known by, for the session cache.
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    pub async fn connect_unnamed<IO>(
+        &self,
+        io: IO,
+        site: &Host,
+        port: u16,
+        alpn: &[&[u8]],
+    ) -> Result<TlsStream<IO>, HandshakeError>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
+        self.connect_to(io, (site, port, false), alpn).await
+    }
+
+    async fn connect_to<IO>(
+        &self,
+        io: IO,
+        (name, port, named): (&Host, u16, bool),
+        alpn: &[&[u8]],
+    ) -> Result<TlsStream<IO>, HandshakeError>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
+        let site = Site {
+            name: name.clone(),
+            port,
+            named,
+        };
         let ssl = self
-            .ssl(name, port, alpn)
+            .ssl(site, alpn)
             .map_err(|error| HandshakeError::Library(Box::new(error)))?;
         let timeout = self.0.handshake_timeout;
         match tokio::time::timeout(timeout, OpensslStream::handshake(ssl, io, Vec::new(), Side::Client)).await {
@@ -123,20 +158,10 @@ impl Connector {
         }
     }
 
-    fn ssl(&self, name: &Host, port: u16, alpn: &[&[u8]]) -> Result<Ssl, ErrorStack> {
+    fn ssl(&self, site: Site, alpn: &[&[u8]]) -> Result<Ssl, ErrorStack> {
         let mut ssl = Ssl::new(&self.0.context)?;
-        let param = ssl.param_mut();
-        param.set_hostflags(X509CheckFlags::NO_PARTIAL_WILDCARDS);
-        match name {
-            Host::Ip(ip) => param.set_ip(*ip)?,
-            Host::Domain(domain) => {
-                // A root's dot is no part of a certificate's name, nor of SNI (RFC 6066 §3).
-                let domain = domain.strip_suffix('.').unwrap_or(domain);
-                param.set_host(domain)?;
-                if self.0.sni {
-                    ssl.set_hostname(domain)?;
-                }
-            }
+        if site.named {
+            self.demand(&mut ssl, &site.name)?;
         }
         if !alpn.is_empty() {
             ssl.set_alpn_protos(&alpn_list(alpn))?;
@@ -150,16 +175,30 @@ impl Connector {
             ssl.enable_ocsp_stapling();
         }
         if let Some(sessions) = &self.0.sessions {
-            let site = Site {
-                name: name.clone(),
-                port,
-            };
             if let Some(session) = sessions.take(&site) {
                 resume(&mut ssl, &session)?;
             }
             ssl.set_ex_data(site_index()?, site);
         }
         Ok(ssl)
+    }
+
+    /// The server is to prove that it is `name`, and is told so if it may have several.
+    fn demand(&self, ssl: &mut Ssl, name: &Host) -> Result<(), ErrorStack> {
+        let param = ssl.param_mut();
+        param.set_hostflags(X509CheckFlags::NO_PARTIAL_WILDCARDS);
+        match name {
+            Host::Ip(ip) => param.set_ip(*ip),
+            Host::Domain(domain) => {
+                // A root's dot is no part of a certificate's name, nor of SNI (RFC 6066 §3).
+                let domain = domain.strip_suffix('.').unwrap_or(domain);
+                param.set_host(domain)?;
+                if self.0.sni {
+                    ssl.set_hostname(domain)?;
+                }
+                Ok(())
+            }
+        }
     }
 }
 

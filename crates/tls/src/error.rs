@@ -156,6 +156,20 @@ impl VerifyError {
         self.code
     }
 
+    /// What a client of ours is told of it, which it would have found itself (RFC 8446 §6.2).
+    #[must_use]
+    pub fn alert(&self) -> Alert {
+        // OpenSSL makes the same of its own results, and has no call that tells.
+        match self.code {
+            9 | 10 => Alert::CERTIFICATE_EXPIRED,
+            2 | 18..=21 | 24 | 27 | 33 => Alert::UNKNOWN_CA,
+            23 => Alert::CERTIFICATE_REVOKED,
+            26 => Alert::UNSUPPORTED_CERTIFICATE,
+            4..=8 | 13..=16 | 28 | 62..=64 | 66..=68 => Alert::BAD_CERTIFICATE,
+            _ => Alert::CERTIFICATE_UNKNOWN,
+        }
+    }
+
     /// The reason in words.
     #[must_use]
     pub fn reason(&self) -> &str {

@@ -3,9 +3,9 @@
 //! The only crate that names either library. A configuration form of [`config`] becomes something that runs:
 //! [`OpensslClientConfig`] a [`client::Connector`], [`RustlsClientConfig`] a `rustls::ClientConfig` (for the libraries
 //! that take one), either server's form a [`server::TlsServerParams`] and of it a [`server::TlsAcceptor`]. What either
-//! makes of a connection is one [`TlsStream`].
+//! makes of a connection is one [`TlsStream`]. [`intercept`] has the server of intercepted connections.
 //!
-//! Not here: looking at a ClientHello without answering it, and minting certificates.
+//! Not here: telling whether bytes are a ClientHello at all, and minting certificates.
 //!
 //! The OpenSSL in use is the system's unless one of the features `vendored-openssl`, `tongsuo` (the one with TLCP) and
 //! `aws-lc` chooses another. Start reading at `client.rs`.
@@ -20,6 +20,7 @@ mod alert;
 pub mod client;
 pub mod config;
 mod error;
+pub mod intercept;
 mod openssl_stream;
 mod pem;
 mod rustls_client;

@@ -14,6 +14,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use self::openssl::OpensslAcceptor;
 pub use self::rustls::RustlsAcceptor;
+pub(crate) use self::rustls::handshake_error as rustls_handshake_error;
+pub(crate) use self::tickets::RustlsTickets;
 pub use self::tickets::Ticketer;
 
 use crate::client::{client_pair, not_in_build};

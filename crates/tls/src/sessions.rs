@@ -11,6 +11,8 @@ use sluice_addr::Host;
 pub(crate) struct Site {
     pub(crate) name: Host,
     pub(crate) port: u16,
+    /// The name was sent and found in the certificate: a session without that is not to be had by asking for the name.
+    pub(crate) named: bool,
 }
 
 /// Sessions by site; the site that was used longest ago makes room.
@@ -123,6 +125,7 @@ mod tests {
         Site {
             name: Host::Domain(name.into()),
             port,
+            named: true,
         }
     }
 
@@ -133,6 +136,18 @@ mod tests {
         assert_eq!(sites.take(&site("a", 444), |_| false), None);
         assert_eq!(sites.take(&site("b", 443), |_| false), None);
         assert_eq!(sites.take(&site("a", 443), |_| false), Some(1));
+    }
+
+    #[test]
+    fn a_session_whose_name_was_not_checked_is_none_for_the_name() {
+        let mut sites = Sites::default();
+        let unnamed = Site {
+            named: false,
+            ..site("a", 443)
+        };
+        sites.put(&unnamed, 1, 8, 4);
+        assert_eq!(sites.take(&site("a", 443), |_| false), None);
+        assert_eq!(sites.take(&unnamed, |_| false), Some(1));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod certificates;
 mod client;
 mod config;
+mod intercept;
 mod peers;
 mod server;
 mod stream;

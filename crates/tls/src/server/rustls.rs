@@ -155,7 +155,7 @@ impl ResolvesServerCert for Certificates {
     }
 }
 
-fn handshake_error(error: io::Error) -> HandshakeError {
+pub(crate) fn handshake_error(error: io::Error) -> HandshakeError {
     let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) else {
         return match error.kind() {
             io::ErrorKind::UnexpectedEof => HandshakeError::Closed,

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 pub(super) use self::openssl::use_with_openssl;
-pub(super) use self::rustls::RustlsTickets;
+pub(crate) use self::rustls::RustlsTickets;
 
 use crate::config::TicketerConfig;
 use crate::error::BuildError;

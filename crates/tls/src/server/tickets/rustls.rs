@@ -11,7 +11,7 @@ use rustls::server::ProducesTickets;
 use super::{IV, Key, MAC, NAME, Ticketer};
 
 #[derive(Debug)]
-pub(in crate::server) struct RustlsTickets(pub(in crate::server) Arc<Ticketer>);
+pub(crate) struct RustlsTickets(pub(crate) Arc<Ticketer>);
 
 /// The MAC of a ticket's parts; here, unlike with OpenSSL, the sealed text's length is under it, too.
 fn mac(key: &Key, name_and_iv: &[u8], sealed: &[u8]) -> hmac::Context {
