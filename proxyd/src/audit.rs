@@ -6,6 +6,7 @@
 
 mod config;
 pub(crate) mod inspect;
+pub(crate) mod leaf;
 mod log;
 mod protocol;
 mod refusal;

@@ -7,7 +7,6 @@
 
 use std::process::ExitCode;
 
-mod audit;
 mod client;
 mod config;
 mod connect;

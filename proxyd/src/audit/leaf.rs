@@ -1,0 +1,249 @@
+//! The certificates that intercepted clients are shown: the client of certgend, and the table before it.
+//!
+//! A host that is known costs a look into the table. Any other becomes a question to the generator, shared with everybody
+//! who intercepts the same host meanwhile. The only one here who does I/O is [`Driver::run`]:
+//!
+//! - `state`: which leaves there are, which are awaited, and how the generator is doing;
+//! - `driver`: the connection, its requests and answers, and what to do when it breaks.
+
+mod driver;
+mod state;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use sluice_tls::intercept::{Leaf, LeafError};
+use sluice_wire::mint::{Certificate, Form, MintError, Service, Usage};
+use thiserror::Error;
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
+
+pub(crate) use driver::Driver;
+use state::{Begun, State};
+
+/// Who makes the certificates.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Generator {
+    /// certgend on its own socket.
+    Unix(PathBuf),
+    /// Any generator that takes g3proxy's datagrams.
+    Udp(SocketAddr),
+}
+
+impl Generator {
+    fn form(&self) -> Form {
+        match self {
+            Self::Unix(_) => Form::Stream,
+            Self::Udp(_) => Form::Datagram,
+        }
+    }
+}
+
+impl fmt::Display for Generator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix(path) => write!(f, "{}", path.display()),
+            Self::Udp(address) => write!(f, "udp:{address}"),
+        }
+    }
+}
+
+/// How patient [`Leaves`] are, and what they keep for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Options {
+    /// The uid that certgend may run as beside our own and root.
+    pub(crate) peer_uid: Option<u32>,
+    /// How long an answer is waited for, reconnects included.
+    pub(crate) query_timeout: Duration,
+    /// How long a connection waits for its leaf.
+    pub(crate) wait_timeout: Duration,
+    /// How long a leaf is good for of which the generator says nothing, and a refusal.
+    pub(crate) protective_ttl: Duration,
+    /// The longest time that a leaf is good for, whatever the generator says.
+    pub(crate) maximum_ttl: Duration,
+    /// How long a leaf is shown past that time, while a new one is asked for.
+    pub(crate) vanish_wait: Duration,
+    /// The most leaves that are kept.
+    pub(crate) capacity: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            peer_uid: None,
+            query_timeout: Duration::from_secs(4),
+            wait_timeout: Duration::from_secs(4),
+            protective_ttl: Duration::from_secs(10),
+            maximum_ttl: Duration::from_secs(300),
+            vanish_wait: Duration::from_secs(300),
+            capacity: 8192,
+        }
+    }
+}
+
+/// Whose certificate it is, and what for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Key {
+    /// A domain in lower case, or an IP address as text.
+    pub(crate) host: Arc<str>,
+    pub(crate) service: Service,
+    pub(crate) usage: Usage,
+}
+
+impl Key {
+    /// Of a TLS server that was met without a protocol before.
+    pub(crate) fn of_tls(host: &str) -> Self {
+        Self {
+            host: host.to_ascii_lowercase().into(),
+            service: Service::Http,
+            usage: Usage::TlsServer,
+        }
+    }
+}
+
+/// Why there is no certificate.
+#[derive(Clone, Debug, Error)]
+pub(crate) enum MintFailure {
+    #[error("too many certificates are waited for")]
+    Overload,
+    #[error("the certificate generator refuses: {0}")]
+    Refused(#[source] MintError),
+    #[error("the certificate generator gives no answer within {0:?}")]
+    TimedOut(Duration),
+    #[error("the certificate generator cannot be reached: {0}")]
+    Unreachable(Arc<str>),
+    #[error("the certificate generator gives what cannot be used: {0}")]
+    Unusable(#[source] Arc<LeafError>),
+}
+
+impl MintFailure {
+    /// Whether the generator works and follows its rules, so that this is no failure of its.
+    pub(crate) fn is_policy(&self) -> bool {
+        matches!(self, Self::Refused(error) if error.code.is_policy())
+    }
+}
+
+/// What the table has of a host before its upstream is asked.
+pub(crate) enum Probe {
+    /// A leaf that is good.
+    Fresh(Leaf),
+    /// A leaf that is good enough, but shall be replaced: by [`Leaves::refresh`], once the upstream's is known.
+    Stale(Leaf),
+    /// The generator has refused it a moment ago.
+    Refused(MintFailure),
+    /// Nothing: [`Leaves::get`] is to be asked.
+    Nothing,
+}
+
+/// The leaves of one auditor; cheap to clone. The last clone's end ends the [`Driver`].
+#[derive(Clone)]
+pub(crate) struct Leaves {
+    shared: Arc<Shared>,
+    _alive: Arc<Alive>,
+}
+
+/// What the handle and the driver share.
+struct Shared {
+    generator: Generator,
+    options: Options,
+    state: Mutex<State>,
+    /// Wakes the driver: there is something to send, or nobody is left to send for.
+    wake: Notify,
+    closed: AtomicBool,
+}
+
+impl Shared {
+    /// The state; no lock is held across an await, and a panic elsewhere leaves it consistent enough to go on.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Ends the driver when the last [`Leaves`] is gone.
+struct Alive(Arc<Shared>);
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.0.closed.store(true, Ordering::Release);
+        self.0.wake.notify_one();
+    }
+}
+
+/// What `status` shows of a generator.
+#[derive(Clone, Debug)]
+pub(crate) struct Condition {
+    pub(crate) connected: bool,
+    /// The reason of the last failure, even if it is over.
+    pub(crate) last_error: Option<Arc<str>>,
+    pub(crate) in_flight: usize,
+    pub(crate) cached: usize,
+}
+
+impl Leaves {
+    /// Makes a client of `generator`; [`Driver::run`] must be spawned for it to be answered.
+    pub(crate) fn new(generator: Generator, options: Options) -> (Self, Driver) {
+        let shared = Arc::new(Shared {
+            state: Mutex::new(State::new(options, generator.form())),
+            generator,
+            options,
+            wake: Notify::new(),
+            closed: AtomicBool::new(false),
+        });
+        let leaves = Self {
+            shared: Arc::clone(&shared),
+            _alive: Arc::new(Alive(Arc::clone(&shared))),
+        };
+        (leaves, Driver::new(shared))
+    }
+
+    /// Looks for a leaf that is there already.
+    pub(crate) fn probe(&self, key: &Key) -> Probe {
+        self.shared.state().probe(key, Instant::now())
+    }
+
+    /// Asks for a leaf that looks like `upstream`, a certificate in DER, unless one has come meanwhile.
+    ///
+    /// # Errors
+    /// [`MintFailure`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing: the leaf still gets into the table.
+    pub(crate) async fn get(&self, key: &Key, upstream: Option<Vec<u8>>) -> Result<Leaf, MintFailure> {
+        let now = Instant::now();
+        let begun = self.shared.state().begin(key, upstream.map(Certificate::Der), now);
+        let (receiver, wait) = match begun {
+            Begun::Known(known) => return known,
+            Begun::Awaited { receiver, wait } => (receiver, wait),
+        };
+        self.shared.wake.notify_one();
+        match timeout_at(now + wait, receiver).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) => Err(MintFailure::Unreachable("proxyd stops".into())),
+            Err(_) => self.shared.state().give_up(key, wait, Instant::now()),
+        }
+    }
+
+    /// Asks for a new leaf in place of a stale one; nobody waits for it.
+    pub(crate) fn refresh(&self, key: &Key, upstream: Option<Vec<u8>>) {
+        self.shared
+            .state()
+            .refresh(key, upstream.map(Certificate::Der), Instant::now());
+        self.shared.wake.notify_one();
+    }
+
+    /// Who is asked.
+    pub(crate) fn generator(&self) -> &Generator {
+        &self.shared.generator
+    }
+
+    /// The state of the generator, for `status`.
+    pub(crate) fn condition(&self) -> Condition {
+        self.shared.state().condition()
+    }
+}
