@@ -7,6 +7,7 @@
 
 use std::process::ExitCode;
 
+mod audit;
 mod client;
 mod config;
 mod connect;

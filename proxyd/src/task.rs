@@ -52,6 +52,14 @@ pub(crate) struct Task {
     /// How the connection came about, as far as it is known.
     path: Path,
     record: Option<Box<TaskRecord>>,
+    /// The request at hand, of those that are found inside of a tunnel.
+    inner: Option<Box<InnerRequest>>,
+}
+
+/// A request inside of a tunnel, which is no task of its own.
+struct InnerRequest {
+    begun: Instant,
+    notes: ForwardNotes,
 }
 
 impl Task {
@@ -111,6 +119,7 @@ impl Task {
             upload_done: Tally::default(),
             path: Path::default(),
             record,
+            inner: None,
         };
         if udp {
             task.traffic.count_packets();
@@ -221,6 +230,9 @@ impl Task {
 
     /// Notes a time or a status of an HTTP exchange; nothing happens if no record is kept.
     fn note(&mut self, note: impl FnOnce(&mut ForwardNotes, Duration)) {
+        if let Some(inner) = &mut self.inner {
+            return note(&mut inner.notes, inner.begun.elapsed());
+        }
         if let Some(record) = &mut self.record
             && let Some(notes) = &mut record.forward
         {
@@ -240,8 +252,27 @@ impl Task {
 
     /// The request's body is through; the pump that finds this out has no exclusive hold of the task.
     pub(crate) fn note_upload_done(&self) {
+        let begun = self.inner.as_ref().map_or(self.created, |inner| inner.begun);
         self.upload_done
-            .set(u64::try_from(self.created.elapsed().as_nanos()).unwrap_or(u64::MAX));
+            .set(u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX));
+    }
+
+    /// A request is found inside of the task's tunnel: what is noted from now on is of it.
+    pub(crate) fn begin_inner(&mut self, notes: ForwardNotes) {
+        self.upload_done.set(0);
+        self.inner = Some(Box::new(InnerRequest {
+            begun: Instant::now(),
+            notes,
+        }));
+    }
+
+    /// The request inside of the tunnel is over; what was noted of it.
+    pub(crate) fn end_inner(&mut self) -> Option<ForwardNotes> {
+        let mut notes = self.inner.take()?.notes;
+        if notes.request_sent.is_zero() {
+            notes.request_sent = Duration::from_nanos(self.upload_done.get());
+        }
+        Some(notes)
     }
 
     /// A final head has come from the remote and goes on to the client.
@@ -251,7 +282,9 @@ impl Task {
             notes.rsp_status = status;
             notes.response_head_received = now;
         });
-        self.relaying();
+        if self.inner.is_none() {
+            self.relaying();
+        }
     }
 
     /// The last byte of the response has come.

@@ -208,7 +208,7 @@ async fn challenge(
 async fn drain(session: &Session, client: &mut Client, framing: BodyFraming, limit: SpeedLimitTcp) -> bool {
     let server = &session.server;
     let untrusted = Untrusted::begin(&server.common.stats);
-    let mut body = Body::new(framing, &server.options.request_limits);
+    let mut body = Body::new(framing, &server.options.terms.request_limits);
     let mut due = Instant::now();
     loop {
         if !client.buf.is_empty() {

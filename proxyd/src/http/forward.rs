@@ -1,35 +1,24 @@
-//! One request exchanged for one response.
-//!
-//! Head and first body bytes go out in one write each way; what is longer is pumped. The response is read while the
-//! request body is still being sent, so that an early answer reaches the client.
+//! Requests for origins: each gets an upstream connection, kept or new, and is exchanged over it.
 
-use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use sluice_config::value::SpeedLimitTcp;
-use sluice_http1::{
-    BodyFraming, BodyOut, BodyScanner, Connection, ForwardResponse, Partial, ResponseHead, parse_response,
-};
+use sluice_http1::ResponseHead;
 use sluice_io::Stream;
 use sluice_io::buffer::{self, ReadBuffer};
-use sluice_io::pump::{Framing, Meter as _, Pump, PumpEnd, PumpError};
 use sluice_tls::HandshakeError;
 use sluice_tls::client::Connector;
-use tokio::time::Instant;
 
-use crate::client::{Client, Fill, Stall, poll_fill, write_all};
+use crate::client::Client;
 use crate::connect::{Connect, Path};
 use crate::error::TaskError;
-use crate::http::body::Body;
+use crate::http::exchange::{Done, Exchange, Failure, Outcome, Setting, Terms, Upstream};
 use crate::http::plan::Forward;
 use crate::http::pool::{Kept, Key, Tls};
 use crate::http::reply;
 use crate::record::Stage;
 use crate::server::http_proxy::{HttpProxy, Session};
 use crate::task::{Peers, Task, TaskKind};
-use crate::traffic::{Downwards, Upwards};
 use crate::tunnel;
 use crate::user::Permit;
 
@@ -58,28 +47,28 @@ pub(crate) async fn run(session: &mut Session, mut client: Box<Client>, mut requ
         notes,
     );
     task.traffic.read_client(request.received);
-    let mut exchange = Exchange {
+    let mut forwarding = Forwarding {
         server: &server,
         session,
         task: &mut task,
         request: &mut request,
     };
-    match exchange.run(&mut client).await {
-        Ok(Outcome::Done {
-            client_persists,
-            request_done,
-        }) => {
+    match forwarding.run(&mut client).await {
+        Ok((Outcome::Done(done), _)) => {
             task.finished();
-            buffer::recycle(std::mem::take(&mut request.head));
-            match (client_persists, request_done && client.buf.is_empty()) {
+            buffer::recycle(std::mem::take(&mut request.message.head));
+            match (done.client_persists, done.request_done && client.buf.is_empty()) {
                 (true, _) => After::Next(client),
                 // Nothing that the client sent is left unread, so that no reset can overtake the response.
                 (false, true) => After::Gone,
                 (false, false) => After::Close(client),
             }
         }
-        Ok(Outcome::Upgraded { upstream, first, limit }) => {
-            tunnel::spawn(&session.worker, *client, (upstream, first, limit), task);
+        Ok((Outcome::Upgraded(first), upstream)) => {
+            if let Some(upstream) = upstream {
+                let upstream = (upstream.stream, first, upstream.limit);
+                tunnel::spawn(&session.worker, *client, upstream, task);
+            }
             After::Gone
         }
         Err(failure) => {
@@ -99,105 +88,79 @@ pub(crate) async fn run(session: &mut Session, mut client: Box<Client>, mut requ
     }
 }
 
-enum Outcome {
-    Done {
-        client_persists: bool,
-        /// The whole request has been read.
-        request_done: bool,
-    },
-    Upgraded {
-        upstream: Stream,
-        first: Vec<u8>,
-        limit: Option<SpeedLimitTcp>,
-    },
-}
-
-/// Why an exchange failed.
-struct Failure {
-    error: TaskError,
-    /// Something of the response has reached the client: there is no replying any more.
-    begun: bool,
-    /// The upstream closed a kept connection before any byte of a response: it may not even have seen the request.
-    unheard: bool,
-}
-
-impl Failure {
-    fn early(error: TaskError) -> Self {
-        Self {
-            error,
-            begun: false,
-            unheard: false,
-        }
-    }
-
-    fn late(error: TaskError) -> Self {
-        Self {
-            error,
-            begun: true,
-            unheard: false,
-        }
-    }
-}
-
-/// The connection to an upstream, while it serves a request.
-struct Upstream {
-    stream: Stream,
-    /// Received and not yet looked at.
-    buf: ReadBuffer,
+/// Where a connection came from.
+struct Origin {
     path: Box<Path>,
+    /// The escaper's.
     generation: u64,
-    reused: bool,
-    /// The escaper's speed limit.
-    limit: Option<SpeedLimitTcp>,
 }
 
-/// The request body on its way.
-struct Upload {
-    pump: Option<Box<Pump<Body>>>,
-    /// The client waits for `100 Continue`.
-    held: bool,
-    /// The upstream takes no more; its answer may tell why.
-    broken: bool,
-    /// When the response's head must be there; set once the request is through.
-    deadline: Option<Instant>,
+/// What this server's exchanges are bound by.
+struct OfServer<'a> {
+    terms: Terms,
+    session: &'a Session,
+    path: &'a Path,
 }
 
-impl Upload {
-    fn is_done(&self) -> bool {
-        self.pump.is_none()
+impl Setting for OfServer<'_> {
+    fn terms(&self) -> &Terms {
+        &self.terms
     }
 
-    fn moved(&self) -> u64 {
-        self.pump.as_ref().map_or(0, |pump| pump.moved())
+    fn is_ending(&self) -> bool {
+        self.session.is_ending()
+    }
+
+    fn put_headers(&self, head: &ResponseHead<'_>, out: &mut Vec<u8>) {
+        self.session.server.options.put_upstream_headers(head, self.path, out);
     }
 }
 
 /// A request at work.
-struct Exchange<'a> {
+struct Forwarding<'a> {
     server: &'a Arc<HttpProxy>,
     session: &'a mut Session,
     task: &'a mut Task,
     request: &'a mut Forward,
 }
 
-impl Exchange<'_> {
-    async fn run(&mut self, client: &mut Client) -> Result<Outcome, Failure> {
-        let mut upstream = self.upstream(&client.peers, false).await.map_err(Failure::early)?;
+impl Forwarding<'_> {
+    /// Serves the request; the upstream comes back where it is still needed.
+    async fn run(&mut self, client: &mut Client) -> Result<(Outcome, Option<Upstream>), Failure> {
+        let (mut upstream, mut origin) = self.upstream(&client.peers, false).await.map_err(Failure::early)?;
         loop {
-            match self.exchange(client, upstream).await {
+            let setting = OfServer {
+                terms: Terms {
+                    response_timeout: self.response_timeout(),
+                    ..self.server.options.terms
+                },
+                session: self.session,
+                path: &origin.path,
+            };
+            let mut exchange = Exchange {
+                setting: &setting,
+                task: self.task,
+                request: &mut self.request.message,
+            };
+            match exchange.run(client, &mut upstream).await {
+                Ok(Outcome::Done(done)) => {
+                    self.keep(upstream, origin, &done);
+                    return Ok((Outcome::Done(done), None));
+                }
+                Ok(outcome) => return Ok((outcome, Some(upstream))),
                 Err(failure) if failure.unheard && self.request.is_repeatable() => {
                     if let Some(permit) = self.task.permit() {
                         permit.renewed();
                     }
-                    upstream = self.upstream(&client.peers, true).await.map_err(Failure::early)?;
+                    (upstream, origin) = self.upstream(&client.peers, true).await.map_err(Failure::early)?;
                 }
-                other => return other,
+                Err(failure) => return Err(failure),
             }
         }
     }
 
     /// A kept connection, or a new one.
-    async fn upstream(&mut self, peers: &Peers, fresh: bool) -> Result<Upstream, TaskError> {
+    async fn upstream(&mut self, peers: &Peers, fresh: bool) -> Result<(Upstream, Origin), TaskError> {
         if !fresh && let Some(escaper) = self.server.escapers.reusable(self.server.escaper) {
             let key = self.key(escaper.generation);
             let kept = self
@@ -210,14 +173,17 @@ impl Exchange<'_> {
                     permit.reused();
                 }
                 self.task.connected(&escaper.stats, &kept.path, Some(true));
-                return Ok(Upstream {
+                let upstream = Upstream {
                     stream: kept.stream,
                     buf: ReadBuffer::default(),
-                    path: kept.path,
-                    generation: escaper.generation,
                     reused: true,
                     limit: kept.limit,
-                });
+                };
+                let origin = Origin {
+                    path: kept.path,
+                    generation: escaper.generation,
+                };
+                return Ok((upstream, origin));
             }
         }
         // Connecting is rare and a large future: it gets memory of its own.
@@ -241,7 +207,7 @@ impl Exchange<'_> {
         }
     }
 
-    async fn connect(&mut self, peers: &Peers) -> Result<Upstream, TaskError> {
+    async fn connect(&mut self, peers: &Peers) -> Result<(Upstream, Origin), TaskError> {
         self.task.set_stage(Stage::Connecting);
         let connect = Connect {
             upstream: &self.request.upstream,
@@ -276,486 +242,36 @@ impl Exchange<'_> {
             };
         }
         self.task.connected(&connected.escaper.stats, &path, Some(false));
-        Ok(Upstream {
+        let upstream = Upstream {
             stream,
             buf: ReadBuffer::default(),
-            path: Box::new(path),
-            generation: connected.escaper.generation,
             reused: false,
             limit: connected.opened.limit,
-        })
-    }
-
-    /// Sends the request over `upstream` and brings the response back.
-    async fn exchange(&mut self, client: &mut Client, mut upstream: Upstream) -> Result<Outcome, Failure> {
-        let mut upload = self.send_request(client, &mut upstream).await?;
-        let limits = self.server.options.response_limits;
-        let mut partial = Partial::default();
-        let mut heard = false;
-        loop {
-            while !upstream.buf.is_empty() && partial.is_worth_parsing(upstream.buf.filled(), limits.head_max) {
-                // The head borrows the buffer while the rest of the connection is in use.
-                let mut bytes = std::mem::take(&mut upstream.buf);
-                match parse_response(bytes.filled(), &limits, self.request.awaits) {
-                    Ok(Some(head)) if head.is_interim() => {
-                        let len = head.len;
-                        self.pass_interim(client, &head, &mut upload).await?;
-                        drop(head);
-                        bytes.consume(len);
-                        partial = Partial::default();
-                        upstream.buf = bytes;
-                    }
-                    Ok(Some(head)) => return self.finish(client, upstream, upload, &head, &bytes).await,
-                    Ok(None) => {
-                        upstream.buf = bytes;
-                        break;
-                    }
-                    Err(error) => return Err(Failure::early(error.into())),
-                }
-            }
-            self.await_response(client, &mut upstream, &mut upload, heard).await?;
-            heard = true;
-        }
-    }
-
-    /// The request's head and the part of its body that is there already, in one write.
-    async fn send_request(&mut self, client: &mut Client, upstream: &mut Upstream) -> Result<Upload, Failure> {
-        let mut body = Body::new(self.request.framing, &self.server.options.request_limits);
-        let head_len = self.request.head.len();
-        let held = self.request.expect_continue && client.buf.is_empty();
-        if !body.is_complete() && !client.buf.is_empty() {
-            let n = body
-                .admit(client.buf.filled())
-                .map_err(|error| Failure::early(TaskError::InvalidRequestBody(error)))?;
-            self.request.head.extend_from_slice(&client.buf.filled()[..n]);
-            client.buf.consume(n);
-            self.request.body_taken = true;
-        }
-        let taken = (self.request.head.len() - head_len) as u64;
-        self.task.traffic.read_client(taken);
-        let stall = self.task.stall_limit();
-        self.task.pass_up(self.request.head.len()).await;
-        let sent = write_all(&mut upstream.stream, &self.request.head, &mut client.timer, stall).await;
-        let mut broken = false;
-        match sent {
-            Ok(()) => {
-                self.task.traffic.wrote_remote(self.request.head.len() as u64);
-            }
-            Err(error) if upstream.reused => {
-                return Err(Failure {
-                    error: TaskError::UpstreamWrite(error),
-                    begun: false,
-                    unheard: true,
-                });
-            }
-            // The upstream may have answered before it closed.
-            Err(_) => broken = true,
-        }
-        let complete = body.is_complete();
-        self.task.note_request_sent(complete);
-        let mut upload = Upload {
-            pump: (!complete).then(|| {
-                let mut pump = Pump::new(body, self.task.pumps(upstream.limit).0);
-                if let (Some(limit), _) = self.task.shared_limits() {
-                    pump.share(limit);
-                }
-                Box::new(pump)
-            }),
-            held,
-            broken,
-            deadline: None,
         };
-        if complete {
-            self.begin_wait(client, &mut upload);
-        }
-        Ok(upload)
+        let origin = Origin {
+            path: Box::new(path),
+            generation: connected.escaper.generation,
+        };
+        Ok((upstream, origin))
     }
 
     fn response_timeout(&self) -> Duration {
-        let of_server = self.server.options.response_timeout;
+        let of_server = self.server.options.terms.response_timeout;
         let permit = self.task.permit();
         permit.map_or(of_server, |permit| permit.response_timeout(of_server))
     }
 
-    /// The request is through: the time for the response's head begins.
-    fn begin_wait(&self, client: &mut Client, upload: &mut Upload) {
-        let timeout = self.response_timeout();
-        let now = Instant::now();
-        upload.deadline = Some(now + timeout);
-        let interval = self.server.common.options.check_interval();
-        client.timer.arm_from(now, timeout.min(interval));
-    }
-
-    /// The timer has fired while a response's head is waited for: an error if it must not be waited for any longer.
-    fn check_wait(&self, client: &mut Client, deadline: Instant) -> Option<TaskError> {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Some(TaskError::UpstreamTimeout(self.response_timeout()));
-        }
-        let error = self.task.must_end();
-        if error.is_none() {
-            client.timer.arm(left.min(self.server.common.options.check_interval()));
-        }
-        error
-    }
-
-    /// Waits for bytes of the response while the request body goes on.
-    async fn await_response(
-        &mut self,
-        client: &mut Client,
-        upstream: &mut Upstream,
-        upload: &mut Upload,
-        heard: bool,
-    ) -> Result<(), Failure> {
-        let mut stall = Stall::new(self.task);
-        if !upload.is_done() {
-            stall.arm(&mut client.timer);
-        }
-        poll_fn(|cx| {
-            if !upload.is_done() && !upload.broken && self.poll_upload(cx, client, upstream, upload)?.is_ready() {
-                self.begin_wait(client, upload);
-            }
-            loop {
-                match ready!(poll_fill(
-                    cx,
-                    &mut upstream.stream,
-                    &mut upstream.buf,
-                    &mut client.timer
-                )) {
-                    Fill::Bytes => return Poll::Ready(Ok(())),
-                    Fill::Closed => {
-                        let unheard = upstream.reused && !heard && upstream.buf.is_empty();
-                        return Poll::Ready(Err(Failure {
-                            error: TaskError::ClosedByUpstream,
-                            begun: false,
-                            unheard,
-                        }));
-                    }
-                    Fill::Failed(error) => {
-                        let unheard = upstream.reused && !heard && upstream.buf.is_empty();
-                        let error = TaskError::UpstreamRead(error);
-                        return Poll::Ready(Err(Failure {
-                            error,
-                            begun: false,
-                            unheard,
-                        }));
-                    }
-                    Fill::TimedOut => {
-                        let error = match upload.deadline {
-                            Some(deadline) => self.check_wait(client, deadline),
-                            None if upload.broken => Some(TaskError::UpstreamTimeout(self.response_timeout())),
-                            None => stall.check(&mut client.timer, upload.moved()),
-                        };
-                        if let Some(error) = error {
-                            return Poll::Ready(Err(Failure::early(error)));
-                        }
-                    }
-                }
-            }
-        })
-        .await
-    }
-
-    /// Moves the request body; ready once it is through.
-    fn poll_upload(
-        &self,
-        cx: &mut Context<'_>,
-        client: &mut Client,
-        upstream: &mut Upstream,
-        upload: &mut Upload,
-    ) -> Result<Poll<()>, Failure> {
-        let Some(pump) = &mut upload.pump else {
-            return Ok(Poll::Ready(()));
-        };
-        let meter = Upwards(&self.task.traffic);
-        if upload.held {
-            // A client that waits for 100 may get tired of it (RFC 9110 §10.1.1).
-            match client.buf.poll_fill(cx, &mut client.stream) {
-                Poll::Pending => return Ok(Poll::Pending),
-                Poll::Ready(Ok(0)) => return Err(Failure::early(TaskError::ClosedEarlyByClient)),
-                Poll::Ready(Err(error)) => return Err(Failure::early(TaskError::ClientRead(error))),
-                Poll::Ready(Ok(_)) => upload.held = false,
-            }
-        }
-        if !client.buf.is_empty() {
-            let n = pump
-                .feed(client.buf.filled())
-                .map_err(|error| Failure::early(TaskError::InvalidRequestBody(error)))?;
-            meter.read(n as u64);
-            client.buf.consume(n);
-        }
-        match pump.poll(cx, &mut client.stream, &mut upstream.stream, &meter) {
-            Poll::Pending => Ok(Poll::Pending),
-            Poll::Ready(Ok(_)) => {
-                client.buf.put(&pump.take_excess());
-                upload.pump = None;
-                self.task.note_upload_done();
-                Ok(Poll::Ready(()))
-            }
-            Poll::Ready(Err(PumpError::Framing(error))) => Err(Failure::early(TaskError::InvalidRequestBody(error))),
-            Poll::Ready(Err(PumpError::Read(error))) => Err(Failure::early(TaskError::ClientRead(error))),
-            Poll::Ready(Err(PumpError::Truncated)) => Err(Failure::early(TaskError::ClosedEarlyByClient)),
-            Poll::Ready(Err(PumpError::Write(_))) => {
-                // An early refusal may be on its way (H1-11).
-                upload.broken = true;
-                Ok(Poll::Pending)
-            }
-        }
-    }
-
-    /// Hands a 1xx on to a client that can take it.
-    async fn pass_interim(
-        &mut self,
-        client: &mut Client,
-        head: &ResponseHead<'_>,
-        upload: &mut Upload,
-    ) -> Result<(), Failure> {
-        // A 100 that nobody waits for (any more) is none of the client's business (H1-12).
-        let wanted = self.request.http11 && (head.status != 100 || upload.held);
-        upload.held = upload.held && head.status != 100;
-        if !wanted {
-            return Ok(());
-        }
-        let mut out = buffer::take();
-        head.forward(&ForwardResponse::default(), &mut out);
-        let sent = client.send(&out, self.task.stall_limit()).await;
-        self.task.traffic.wrote_client(out.len() as u64);
-        buffer::recycle(out);
-        sent.map_err(|error| Failure::late(TaskError::ClientWrite(error)))
-    }
-
-    /// A final head has come.
-    async fn finish(
-        &mut self,
-        client: &mut Client,
-        upstream: Upstream,
-        upload: Upload,
-        head: &ResponseHead<'_>,
-        bytes: &ReadBuffer,
-    ) -> Result<Outcome, Failure> {
-        self.task.note_response_head(head.status);
-        if head.status == 101 {
-            return Box::pin(self.upgrade(client, upstream, &upload, head, bytes)).await;
-        }
-        let dechunk = !self.request.http11 && head.framing == BodyFraming::Chunked;
-        if dechunk && head.is_coded {
-            return Err(Failure::early(TaskError::UncodableForHttp10));
-        }
-        if !self.request.http11 && head.framing == BodyFraming::UntilClose && head.is_coded {
-            return Err(Failure::early(TaskError::UncodableForHttp10));
-        }
-        let persists = self.request.keep_alive
-            && upload.is_done()
-            && !head.taints
-            && !dechunk
-            && head.framing != BodyFraming::UntilClose
-            && !self.session.is_ending();
-        let how = ForwardResponse {
-            connection: match (persists, self.request.http11) {
-                (true, true) => Connection::Implied,
-                (true, false) => Connection::KeepAlive,
-                (false, _) => Connection::Close,
-            },
-            body: if dechunk {
-                BodyOut::UntilClose
-            } else {
-                BodyOut::AsReceived
-            },
-            extra: b"",
-        };
-        let mut extra = Vec::new();
-        self.server
-            .options
-            .put_upstream_headers(head, &upstream.path, &mut extra);
-        let mut out = buffer::take();
-        head.forward(&ForwardResponse { extra: &extra, ..how }, &mut out);
-        let keep = Keep {
-            upstream: head.keep_alive && !head.taints && upload.is_done(),
-            private: is_connection_bound(self.request, head),
-            client: persists,
-            upload_done: upload.is_done(),
-        };
-        let rest = &bytes.filled()[head.len..];
-        self.task.traffic.read_remote(bytes.filled().len() as u64);
-        if dechunk {
-            let scanner = BodyScanner::new(head.framing, &self.server.options.response_limits);
-            return Box::pin(self.send_without_chunks(client, upstream, scanner, rest, out)).await;
-        }
-        let mut body = Body::new(head.framing, &self.server.options.response_limits);
-        let n = body
-            .admit(rest)
-            .map_err(|error| Failure::early(TaskError::InvalidResponseBody(error)))?;
-        out.extend_from_slice(&rest[..n]);
-        let excess = n < rest.len();
-        self.task.pass_down(out.len()).await;
-        let stall = self.task.stall_limit();
-        let sent = if body.is_complete() && !keep.client && keep.upload_done && client.buf.is_empty() {
-            client.send_last(&out, stall).await
-        } else {
-            client.send(&out, stall).await
-        };
-        self.task.traffic.wrote_client(out.len() as u64);
-        buffer::recycle(out);
-        sent.map_err(|error| Failure::late(TaskError::ClientWrite(error)))?;
-        if body.is_complete() {
-            self.task.note_response_received();
-            self.keep(upstream, &keep, excess);
-            return Ok(Outcome::Done {
-                client_persists: keep.client,
-                request_done: keep.upload_done,
-            });
-        }
-        // What few requests come to gets memory of its own: a client that waits has room for the largest state of all.
-        Box::pin(self.pump_response(client, upstream, upload, body, &keep)).await
-    }
-
-    /// Sends the rest of a response, and of its request if that is still going on.
-    async fn pump_response(
-        &mut self,
-        client: &mut Client,
-        mut upstream: Upstream,
-        mut upload: Upload,
-        body: Body,
-        keep: &Keep,
-    ) -> Result<Outcome, Failure> {
-        let mut pump = Pump::new(body, self.task.pumps(upstream.limit).1);
-        if let (_, Some(limit)) = self.task.shared_limits() {
-            pump.share(limit);
-        }
-        let mut stall = Stall::new(self.task);
-        stall.arm(&mut client.timer);
-        let ended = poll_fn(|cx| {
-            if !upload.is_done() && !upload.broken {
-                // Whatever goes wrong with the upload, the response is what counts now.
-                upload.broken = self.poll_upload(cx, client, &mut upstream, &mut upload).is_err() || upload.broken;
-            }
-            let meter = Downwards(&self.task.traffic);
-            if let Poll::Ready(ended) = pump.poll(cx, &mut upstream.stream, &mut client.stream, &meter) {
-                return Poll::Ready(ended.map_err(|error| match error {
-                    PumpError::Framing(error) => TaskError::InvalidResponseBody(error),
-                    PumpError::Read(error) => TaskError::UpstreamRead(error),
-                    PumpError::Truncated => TaskError::ClosedByUpstream,
-                    PumpError::Write(error) => TaskError::ClientWrite(error),
-                }));
-            }
-            loop {
-                ready!(client.timer.poll_fired(cx));
-                if let Some(error) = stall.check(&mut client.timer, pump.moved() + upload.moved()) {
-                    return Poll::Ready(Err(error));
-                }
-                if stall.is_log_due() {
-                    self.task.log(crate::record::Event::Periodic);
-                }
-            }
-        })
-        .await
-        .map_err(Failure::late)?;
-        self.task.note_response_received();
-        let excess = ended == PumpEnd::Eof || !pump.take_excess().is_empty();
-        self.keep(upstream, keep, excess);
-        Ok(Outcome::Done {
-            client_persists: keep.client,
-            request_done: upload.is_done(),
-        })
-    }
-
-    /// A chunked response for an HTTP/1.0 client: its payload until close.
-    async fn send_without_chunks(
-        &mut self,
-        client: &mut Client,
-        mut upstream: Upstream,
-        mut scanner: BodyScanner,
-        first: &[u8],
-        mut out: Vec<u8>,
-    ) -> Result<Outcome, Failure> {
-        let stall = self.task.stall_limit();
-        upstream.buf.put(first);
-        loop {
-            let mut rest = upstream.buf.filled();
-            while let Some(payload) = scanner
-                .payload(&mut rest)
-                .map_err(|error| Failure::late(TaskError::InvalidResponseBody(error)))?
-            {
-                out.extend_from_slice(payload);
-            }
-            let n = upstream.buf.filled().len();
-            upstream.buf.consume(n);
-            self.task.pass_down(out.len()).await;
-            client
-                .send(&out, stall)
-                .await
-                .map_err(|error| Failure::late(TaskError::ClientWrite(error)))?;
-            self.task.traffic.wrote_client(out.len() as u64);
-            out.clear();
-            if scanner.is_done() {
-                self.task.note_response_received();
-                return Ok(Outcome::Done {
-                    client_persists: false,
-                    request_done: false,
-                });
-            }
-            client.timer.arm(stall);
-            let Upstream { stream, buf, .. } = &mut upstream;
-            match poll_fn(|cx| poll_fill(cx, stream, buf, &mut client.timer)).await {
-                Fill::Bytes => {
-                    self.task.traffic.read_remote(upstream.buf.filled().len() as u64);
-                }
-                Fill::Closed => return Err(Failure::late(TaskError::ClosedByUpstream)),
-                Fill::Failed(error) => return Err(Failure::late(TaskError::UpstreamRead(error))),
-                Fill::TimedOut => return Err(Failure::late(TaskError::Idle)),
-            }
-        }
-    }
-
-    /// 101: the connections leave HTTP.
-    async fn upgrade(
-        &mut self,
-        client: &mut Client,
-        upstream: Upstream,
-        upload: &Upload,
-        head: &ResponseHead<'_>,
-        bytes: &ReadBuffer,
-    ) -> Result<Outcome, Failure> {
-        if !self.request.upgrade || !upload.is_done() {
-            return Err(Failure::early(TaskError::UnwantedUpgrade));
-        }
-        let mut extra = Vec::new();
-        self.server
-            .options
-            .put_upstream_headers(head, &upstream.path, &mut extra);
-        let mut out = buffer::take();
-        head.forward(
-            &ForwardResponse {
-                connection: Connection::Upgrade,
-                body: BodyOut::AsReceived,
-                extra: &extra,
-            },
-            &mut out,
-        );
-        let sent = client.send(&out, self.task.stall_limit()).await;
-        self.task.traffic.wrote_client(out.len() as u64);
-        buffer::recycle(out);
-        sent.map_err(|error| Failure::late(TaskError::ClientWrite(error)))?;
-        self.task.traffic.read_remote(bytes.filled().len() as u64);
-        let first = bytes.filled()[head.len..].to_vec();
-        Ok(Outcome::Upgraded {
-            upstream: upstream.stream,
-            first,
-            limit: upstream.limit,
-        })
-    }
-
     /// Keeps the upstream connection for another request, if it is fit for that.
-    fn keep(&mut self, upstream: Upstream, keep: &Keep, excess: bool) {
+    fn keep(&mut self, upstream: Upstream, origin: Origin, done: &Done) {
         let Some(expire) = self.request.upstream_keepalive else {
             return;
         };
-        if !keep.upstream || excess || self.server.escapers.reusable(self.server.escaper).is_none() {
+        if !done.upstream_persists || self.server.escapers.reusable(self.server.escaper).is_none() {
             return;
         }
-        let key = self.key(upstream.generation);
-        let kept = Kept::new(upstream.stream, upstream.path, upstream.limit, expire);
-        if keep.private {
+        let key = self.key(origin.generation);
+        let kept = Kept::new(upstream.stream, origin.path, upstream.limit, expire);
+        if done.private {
             self.session.keep_private(key, kept);
         } else {
             self.session.worker.pool.put(key, kept);
@@ -773,34 +289,4 @@ async fn handshake(
         .connect(stream, &upstream.host, upstream.port, &[b"http/1.1"])
         .await?;
     Ok(Stream::Secure(Box::new(tls)))
-}
-
-/// What may be kept once the response is through.
-struct Keep {
-    upstream: bool,
-    /// The upstream connection is authenticated: it serves this client only.
-    private: bool,
-    client: bool,
-    upload_done: bool,
-}
-
-/// Whether the peers authenticate the connection rather than the request (Negotiate and NTLM do).
-fn is_connection_bound(request: &Forward, head: &ResponseHead<'_>) -> bool {
-    request.binds_connection
-        || (matches!(head.status, 401 | 407)
-            && head.fields().any(|field| {
-                (field.name.eq_ignore_ascii_case("www-authenticate")
-                    || field.name.eq_ignore_ascii_case("proxy-authenticate"))
-                    && binds_connection(field.value)
-            }))
-}
-
-/// Whether credentials or a challenge are of a scheme that authenticates the connection.
-pub(crate) fn binds_connection(value: &[u8]) -> bool {
-    [&b"negotiate"[..], b"ntlm"].iter().any(|scheme| {
-        value
-            .get(..scheme.len())
-            .is_some_and(|start| start.eq_ignore_ascii_case(scheme))
-            && value.get(scheme.len()).is_none_or(|&next| next == b' ' || next == b',')
-    })
 }

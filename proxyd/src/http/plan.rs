@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 use percent_encoding::percent_decode_str;
 use sluice_addr::{Host, Upstream};
 use sluice_http1::{
-    Absolute, Authority, Awaits, BodyFraming, Connection, ForwardRequest, HostLine, Method, Redacted, RequestHead,
-    Scheme, Target, TargetLine, Version,
+    Absolute, Authority, Awaits, Connection, ForwardRequest, HostLine, Method, Redacted, RequestHead, Scheme, Target,
+    TargetLine, Version,
 };
 use sluice_io::buffer;
 
 use crate::error::TaskError;
 use crate::http::auth::Unauthorized;
-use crate::http::forward::binds_connection;
+use crate::http::exchange::{self, binds_connection};
 use crate::record::ForwardNotes;
 use crate::server::http_proxy::HttpProxy;
 use crate::user::{Login, LoginError, Permit, RequestKind};
@@ -50,24 +50,12 @@ pub(crate) struct Forward {
     pub(crate) upstream: Upstream,
     /// The origin is spoken to over TLS.
     pub(crate) tls: bool,
-    /// The head as it goes on; the first bytes of the body join it.
-    pub(crate) head: Vec<u8>,
-    pub(crate) framing: BodyFraming,
-    pub(crate) awaits: Awaits,
+    pub(crate) message: exchange::Request,
     /// Sending it twice does what sending it once does (RFC 9110 §9.2.2).
     pub(crate) idempotent: bool,
-    pub(crate) keep_alive: bool,
-    pub(crate) http11: bool,
-    pub(crate) expect_continue: bool,
-    /// A switch of protocols was asked for and passed on.
-    pub(crate) upgrade: bool,
-    /// The credentials are for the connection (Negotiate, NTLM).
-    pub(crate) binds_connection: bool,
     pub(crate) path_index: Option<u64>,
     /// Bytes of the head as received.
     pub(crate) received: u64,
-    /// Some of the body has been taken from the client: it cannot be sent again.
-    pub(crate) body_taken: bool,
     /// How long the upstream connection waits for another request; `None`: it is not kept.
     pub(crate) upstream_keepalive: Option<Duration>,
     pub(crate) permit: Option<Permit>,
@@ -77,15 +65,15 @@ pub(crate) struct Forward {
 impl Forward {
     /// Whether the request may be sent once more (RFC 9110 §9.2.2: not unless it is idempotent).
     pub(crate) fn is_repeatable(&self) -> bool {
-        self.idempotent && self.framing.is_empty()
+        self.idempotent && self.message.framing.is_empty()
     }
 
     /// Whether the client's connection can go on after a reply of our own.
     pub(crate) fn may_persist(&self) -> Persist {
         Persist {
-            keep_alive: self.keep_alive && self.framing.is_empty(),
-            http11: self.http11,
-            head_only: self.awaits == Awaits::Head,
+            keep_alive: self.message.keep_alive && self.message.framing.is_empty(),
+            http11: self.message.http11,
+            head_only: self.message.awaits == Awaits::Head,
         }
     }
 }
@@ -264,18 +252,20 @@ impl Planner<'_> {
         Ok(Plan::Forward(Forward {
             upstream,
             tls,
-            head: out,
-            framing: head.framing,
-            awaits: head.method.awaits(),
+            message: exchange::Request {
+                head: out,
+                framing: head.framing,
+                awaits: head.method.awaits(),
+                keep_alive: head.keep_alive,
+                http11: head.version == Version::Http11,
+                expect_continue: head.expect_continue,
+                upgrade,
+                binds_connection: binds,
+                body_taken: false,
+            },
             idempotent: head.method.is_idempotent(),
-            keep_alive: head.keep_alive,
-            http11: head.version == Version::Http11,
-            expect_continue: head.expect_continue,
-            upgrade,
-            binds_connection: binds,
             path_index,
             received: head.len as u64,
-            body_taken: false,
             upstream_keepalive,
             permit,
             notes,

@@ -27,6 +27,7 @@ use crate::connect::Path;
 use crate::error::TaskError;
 use crate::escaper::{EscaperId, Escapers};
 use crate::http::auth::{self, Identity};
+use crate::http::exchange::Terms;
 use crate::http::forward::{self, After};
 use crate::http::headers::TellTale;
 use crate::http::plan::{self, Plan};
@@ -204,11 +205,9 @@ pub(crate) struct HttpProxy {
 
 /// The settings in the form in which requests need them.
 pub(crate) struct Options {
-    pub(crate) request_limits: Limits,
-    pub(crate) response_limits: Limits,
+    pub(crate) terms: Terms,
     pub(crate) client_idle: Duration,
     pub(crate) request_timeout: Duration,
-    pub(crate) response_timeout: Duration,
     pub(crate) log_uri_max_chars: usize,
     pub(crate) no_early_error_reply: bool,
     pub(crate) allow_custom_host: bool,
@@ -232,11 +231,13 @@ impl Options {
             ..Limits::default()
         };
         Self {
-            request_limits: limits(config.req_header_max_size),
-            response_limits: limits(config.rsp_header_max_size),
+            terms: Terms {
+                request_limits: limits(config.req_header_max_size),
+                response_limits: limits(config.rsp_header_max_size),
+                response_timeout: config.rsp_header_recv_timeout.0,
+            },
             client_idle: config.pipeline_read_idle_timeout.0,
             request_timeout: config.req_header_recv_timeout.0,
-            response_timeout: config.rsp_header_recv_timeout.0,
             log_uri_max_chars: config.log_uri_max_chars,
             no_early_error_reply: config.no_early_error_reply,
             allow_custom_host: config.allow_custom_host,
@@ -427,8 +428,8 @@ async fn next_plan(session: &mut Session, client: &mut Client) -> Option<Plan> {
     let mut armed = false;
     loop {
         let bytes = client.buf.filled();
-        if partial.is_worth_parsing(bytes, server.options.request_limits.head_max) {
-            match parse_request(bytes, &server.options.request_limits) {
+        if partial.is_worth_parsing(bytes, server.options.terms.request_limits.head_max) {
+            match parse_request(bytes, &server.options.terms.request_limits) {
                 Ok(None) => {}
                 Ok(Some(mut head)) => {
                     let len = head.len;
