@@ -5,12 +5,17 @@
 //! an interception, whose inner stream is inspected again. A [`Flow`] goes with it from layer to layer.
 
 mod config;
+pub(crate) mod h1;
 pub(crate) mod inspect;
+pub(crate) mod intercept;
+mod layer;
 pub(crate) mod leaf;
 mod log;
 mod protocol;
 mod refusal;
+pub(crate) mod tls;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use sluice_addr::Upstream;
@@ -22,7 +27,10 @@ use sluice_telemetry::EventLogger;
 use crate::task::Task;
 use crate::user::Permit;
 use crate::worker::Worker;
+use h1::H1Interception;
 use protocol::Ports;
+use tls::TlsInterception;
+pub(crate) use tls::{SetUpError, Surroundings};
 
 pub(crate) use config::{AuditorConfig, AuditorKind, UserAudit};
 pub(crate) use log::InspectSource;
@@ -35,13 +43,29 @@ pub(crate) struct Auditor {
     pub(crate) log: EventLogger,
     ports: Ports,
     limits: sluice_sniff::Limits,
+    /// `None`: TLS passes as it is.
+    pub(crate) tls: Option<TlsInterception>,
+    h1: H1Interception,
 }
 
 impl Auditor {
-    /// What runs by `config`.
-    pub(crate) fn new(name: &str, config: &AuditorConfig, log: EventLogger) -> Self {
+    /// What runs by `config`, after the auditor of that name that is `running`; files with relative names are looked for
+    /// in `base`.
+    ///
+    /// # Errors
+    /// [`SetUpError`] of interception.
+    pub(crate) fn new(
+        (name, base): (&str, &Path),
+        config: &AuditorConfig,
+        log: EventLogger,
+        around: &Surroundings,
+        running: Option<&Self>,
+    ) -> Result<Self, SetUpError> {
         let sizes = config.protocol_inspection.data0_size_limit;
-        Self {
+        let running = running.and_then(|running| running.tls.as_ref());
+        Ok(Self {
+            tls: TlsInterception::new(config, base, around, running)?,
+            h1: H1Interception::new(config),
             name: name.into(),
             config: config.clone(),
             log,
@@ -53,7 +77,7 @@ impl Auditor {
                 ldap_request: sizes.ldap_request_msg.as_usize(),
                 nats_info: sizes.nats_info_line.as_usize(),
             },
-        }
+        })
     }
 
     /// Draws whether one more stream is inspected.

@@ -117,16 +117,21 @@ impl Client {
         }
     }
 
-    /// Closes so that what was sent arrives even if the client is still sending.
-    pub(crate) async fn close(mut self) {
-        let Self { stream, timer, .. } = &mut self;
+    /// Says that nothing follows, in the way of the stream; `false` if that cannot be said, or nobody listens.
+    pub(crate) async fn shut(&mut self) -> bool {
+        let Self { stream, timer, .. } = self;
         timer.arm(LINGER);
-        let shut = poll_fn(|cx| match Pin::new(&mut *stream).poll_shutdown(cx) {
+        poll_fn(|cx| match Pin::new(&mut *stream).poll_shutdown(cx) {
             Poll::Ready(shut) => Poll::Ready(shut.is_ok()),
             // TLS has something to say, and the client does not read.
             Poll::Pending => timer.poll_fired(cx).map(|()| false),
-        });
-        if !shut.await {
+        })
+        .await
+    }
+
+    /// Closes so that what was sent arrives even if the client is still sending.
+    pub(crate) async fn close(mut self) {
+        if !self.shut().await {
             return;
         }
         let mut thrown = 0;

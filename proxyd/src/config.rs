@@ -104,8 +104,8 @@ pub(crate) struct ProxydConfig {
 pub(crate) struct PeersConfig {
     /// Who answers name queries: resolverd's socket, or any DNS server as `udp:IP:PORT` or `tcp:IP:PORT`.
     pub(crate) resolverd: Option<PeerConfig>,
-    /// The certificate generator.
-    pub(crate) certgend: Option<NotYet>,
+    /// Who makes certificates for interception: certgend's socket, or a generator of g3proxy's as `udp:IP:PORT`.
+    pub(crate) certgend: Option<PeerConfig>,
     /// The recorder.
     pub(crate) auditd: Option<NotYet>,
 }
@@ -189,6 +189,18 @@ impl ProxydConfig {
             auditors: load.nodes("auditor"),
             peers: load.section("peers").unwrap_or_default(),
         };
+        if let Some(place) = load.place("peers")
+            && let Some(PeerConfig {
+                address: Some(PeerAddress(resolve::Peer::Tcp(_))),
+                ..
+            }) = &config.peers.certgend
+        {
+            load.error(
+                &place,
+                "certgend",
+                "certificates are not asked for over TCP: `udp:IP:PORT` or a Unix socket",
+            );
+        }
         for entry in &config.auditors {
             entry.value.config().check(load, entry);
         }

@@ -11,7 +11,8 @@ use sluice_lifecycle::{Context, Daemon, Drain, Graph, Tasks, schema_of};
 use sluice_telemetry::metrics::{self, RuntimeGauges};
 use sluice_telemetry::warn;
 
-use crate::audit::AuditorKind;
+use crate::audit::leaf::{Generator, Leaves};
+use crate::audit::{AuditorKind, Surroundings};
 use crate::config::{EscaperConfig, PeersConfig, ProxydConfig, ServerConfig};
 use crate::listen::{Listeners, Opened};
 use crate::objects::{Builder, Objects};
@@ -117,6 +118,7 @@ impl Daemon for Proxyd {
             naming: cx.naming,
             stats: &mut stats,
             generations: &mut generations,
+            around: surroundings(&config.peers, &cx),
             running: None,
         }
         .build(&config)?;
@@ -158,7 +160,14 @@ impl Daemon for Proxyd {
             .map(|object| object.server.common().stats.alive())
             .sum();
         let condition = self.workers.all()[0].resolver.condition();
+        let auditors: Map<_, _> = state
+            .objects
+            .auditors
+            .iter()
+            .filter_map(|(name, auditor)| Some((name.clone(), status_of(auditor.tls.as_ref()?.leaves()))))
+            .collect();
         json!({
+            "auditors": auditors,
             "listening": listening,
             "tasks_alive": alive,
             "workers": self.workers.all().len(),
@@ -210,6 +219,7 @@ impl Daemon for Proxyd {
             naming: self.cx.naming,
             stats: &mut state.stats,
             generations: &mut state.generations,
+            around: surroundings(&self.peers, &self.cx),
             running: Some(&state.objects),
         }
         .build(&config)?;
@@ -360,6 +370,35 @@ fn open_all(
         opened.insert(name.clone(), Opened::open(name, spec, workers, ours, there)?);
     }
     Ok(opened)
+}
+
+/// What auditors need of the daemon.
+fn surroundings(peers: &PeersConfig, cx: &Context) -> Surroundings {
+    let own = || Generator::Unix(cx.runtime_dir.join("certgend.mint"));
+    let peer = peers.certgend.as_ref();
+    let address = peer.and_then(|peer| peer.address.as_ref());
+    Surroundings {
+        generator: match address.map(|address| &address.0) {
+            Some(Peer::Unix(path)) => Generator::Unix(path.clone()),
+            Some(Peer::Udp(address)) => Generator::Udp(*address),
+            // The check of the configuration leaves none of these.
+            Some(Peer::Tcp(_)) | None => own(),
+        },
+        certgend_uid: peer.and_then(|peer| peer.uid),
+        background: cx.background.clone(),
+    }
+}
+
+/// What is told of an auditor's certificates.
+fn status_of(leaves: &Leaves) -> Value {
+    let condition = leaves.condition();
+    json!({
+        "certificate_generator": leaves.generator().to_string(),
+        "connected": condition.connected,
+        "last_error": condition.last_error.as_deref(),
+        "certificates_cached": condition.cached,
+        "certificates_awaited": condition.in_flight,
+    })
 }
 
 /// Who answers proxyd's name queries.

@@ -10,6 +10,7 @@ use sluice_socks::v5::DomainOfClient;
 use sluice_tls::HandshakeError;
 use thiserror::Error;
 
+use crate::audit::tls::TlsError;
 use crate::connect::ConnectError;
 use crate::user::Refusal;
 
@@ -42,6 +43,8 @@ pub(crate) enum TaskError {
     HostMismatch,
     #[error("no byte passed for too long")]
     Idle,
+    #[error("interception failed: {0}")]
+    Interception(#[source] Box<TlsError>),
     #[error("invalid request: {0}")]
     InvalidRequest(#[from] RequestError),
     #[error("invalid request body: {0}")]
@@ -116,6 +119,7 @@ impl TaskError {
             | Self::InvalidRequestBody(_)
             | Self::InvalidTarget(_)
             | Self::NoUpstream => "InvalidClientProtocol",
+            Self::Interception(_) => "InterceptionError",
             Self::InvalidResponse(_) | Self::InvalidResponseBody(_) | Self::UnwantedUpgrade => {
                 "InvalidUpstreamProtocol"
             }

@@ -14,7 +14,7 @@ use sluice_tls::BuildError;
 use sluice_tls::config::TicketerConfig;
 use sluice_tls::server::Ticketer;
 
-use crate::audit::{Auditor, AuditorKind};
+use crate::audit::{Auditor, AuditorKind, Surroundings};
 use crate::config::{EscaperConfig, ProxydConfig, ServerConfig, listen_spec};
 use crate::escaper::direct_fixed::DirectFixed;
 use crate::escaper::dummy_deny::DummyDeny;
@@ -56,6 +56,8 @@ pub(crate) struct Builder<'a> {
     pub(crate) stats: &'a mut StatsBook,
     /// Gives each configuration of an object a number of its own.
     pub(crate) generations: &'a mut u64,
+    /// What auditors need of the daemon.
+    pub(crate) around: Surroundings,
     /// What runs now; objects that stay the same are taken from it.
     pub(crate) running: Option<&'a Objects>,
 }
@@ -80,7 +82,7 @@ impl Builder<'_> {
         let escapers = Arc::new(Escapers::new(escapers));
         let running = self.running.map(|running| &running.groups);
         let groups = Groups::prepare(&config.user_groups, running, self.stats.registry())?;
-        let auditors = self.auditors(config);
+        let auditors = self.auditors(config)?;
         let mut site = Site {
             auditors: &auditors,
             config: &config.servers,
@@ -104,19 +106,23 @@ impl Builder<'_> {
         })
     }
 
-    /// The auditors; one whose configuration is the running one's stays.
-    fn auditors(&self, config: &ProxydConfig) -> BTreeMap<String, Arc<Auditor>> {
+    /// The auditors. One whose configuration is the running one's stays, unless it has certificates of its own: the files
+    /// may hold others now.
+    fn auditors(&self, config: &ProxydConfig) -> anyhow::Result<BTreeMap<String, Arc<Auditor>>> {
         let auditor = |entry: &Entry<AuditorKind>| {
             let config = entry.value.config();
             let running = self.running.and_then(|running| running.auditors.get(&entry.name));
-            let auditor = match running.filter(|running| running.config == *config) {
-                Some(running) => Arc::clone(running),
-                None => {
-                    let log = self.logs.logger(LogKind::Audit, &format!("la-{}", entry.name));
-                    Arc::new(Auditor::new(&entry.name, config, log))
-                }
-            };
-            (entry.name.clone(), auditor)
+            if let Some(running) = running
+                && running.config == *config
+                && !config.reads_certificates()
+            {
+                return Ok((entry.name.clone(), Arc::clone(running)));
+            }
+            let log = self.logs.logger(LogKind::Audit, &format!("la-{}", entry.name));
+            let named = (entry.name.as_str(), entry.place.base_dir());
+            let auditor = Auditor::new(named, config, log, &self.around, running.map(Arc::as_ref))
+                .with_context(|| format!("auditor `{}`", entry.name))?;
+            Ok((entry.name.clone(), Arc::new(auditor)))
         };
         config.auditors.iter().map(auditor).collect()
     }

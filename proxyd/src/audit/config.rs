@@ -12,6 +12,7 @@ use sluice_config::value::{
 };
 use sluice_config::{Entry, Load, NotYet, kinds};
 use sluice_tls::config::TicketerConfig;
+use sluice_tls::server::Ticketer;
 
 pub(crate) use tls::TlsInterceptionClient;
 pub(crate) use user::UserAudit;
@@ -174,13 +175,23 @@ impl AuditorConfig {
                 load.error_with_help(&entry.place, key, message, help);
             }
         }
-        for (key, is_set) in [
-            ("tls_cert_agent", self.tls_cert_agent.is_some()),
-            ("tls_stream_dump", self.tls_stream_dump.is_some()),
-        ] {
-            if is_set {
-                load.error(&entry.place, key, format!("`{key}` is not built yet in this version"));
-            }
+        if let Err(error) = super::tls::connector(self, entry.place.base_dir()) {
+            load.error(&entry.place, "tls_interception_client", error.to_string());
         }
+        if let Some(Err(error)) = self.tls_ticketer.as_ref().map(Ticketer::new) {
+            load.error(&entry.place, "tls_ticketer", error.to_string());
+        }
+        if self.tls_stream_dump.is_some() {
+            load.error(
+                &entry.place,
+                "tls_stream_dump",
+                "`tls_stream_dump` is not built yet in this version",
+            );
+        }
+    }
+
+    /// Whether it has certificates of its own in files.
+    pub(crate) fn reads_certificates(&self) -> bool {
+        self.tls_interception_client.ca_certificate.is_some()
     }
 }

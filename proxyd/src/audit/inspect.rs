@@ -8,21 +8,28 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use sluice_addr::Upstream;
-use sluice_config::value::InspectAction;
+use sluice_config::value::{InspectAction, SpeedLimitTcp};
 use sluice_io::Stream;
 use sluice_io::buffer::ReadBuffer;
 use sluice_sniff::{Protocol, Verdict, of_client, of_server};
 
-use super::{Flow, InspectSource, UpstreamEnd, refusal};
+use super::tls::Sides;
+use super::{Flow, InspectSource, UpstreamEnd, layer, refusal};
 use crate::client::Client;
 use crate::error::TaskError;
+use crate::http::exchange::Upstream;
 use crate::task::Task;
 use crate::tunnel;
 use crate::worker::Worker;
 
 /// Makes a task of its own of a tunnel to `target`: a relay, or an inspection where the server's auditor takes it.
-pub(crate) fn start(worker: &Arc<Worker>, client: Client, upstream: UpstreamEnd, task: Task, target: &Upstream) {
+pub(crate) fn start(
+    worker: &Arc<Worker>,
+    client: Client,
+    upstream: UpstreamEnd,
+    task: Task,
+    target: &sluice_addr::Upstream,
+) {
     let auditor = task
         .server()
         .auditor
@@ -73,6 +80,8 @@ impl Found {
 enum Decision {
     Block,
     Bypass,
+    InterceptHttp1,
+    InterceptTls,
 }
 
 async fn run(mut flow: Box<Flow>, mut client: Client, (stream, first, limit): UpstreamEnd) {
@@ -98,6 +107,21 @@ async fn run(mut flow: Box<Flow>, mut client: Client, (stream, first, limit): Up
             tunnel::spawn(&worker, client, upstream, task);
         }
         Decision::Block => block(*flow, client, found).await,
+        Decision::InterceptHttp1 => layer::http1(flow, sides(client, upstream, limit)).await,
+        Decision::InterceptTls => layer::tls(flow, sides(client, upstream, limit)).await,
+    }
+}
+
+/// What an interception begins with.
+fn sides(client: Client, upstream: UpstreamSide, limit: Option<SpeedLimitTcp>) -> Sides {
+    Sides {
+        client: Box::new(client),
+        upstream: Upstream {
+            stream: upstream.stream,
+            buf: upstream.buf,
+            reused: false,
+            limit,
+        },
     }
 }
 
@@ -111,6 +135,8 @@ fn give_up(mut flow: Flow, client: &Client, error: &TaskError) {
 fn decide(flow: &Flow, found: Found) -> Decision {
     let user = flow.user();
     match found {
+        Found::Known(Protocol::Http1) => Decision::InterceptHttp1,
+        Found::Known(Protocol::TlsModern) if flow.auditor.tls.is_some() => Decision::InterceptTls,
         Found::Known(protocol) => match flow.auditor.policy(protocol, &flow.upstream) {
             Some(InspectAction::Block) => Decision::Block,
             Some(InspectAction::Bypass | InspectAction::Detour | InspectAction::Intercept) | None => Decision::Bypass,

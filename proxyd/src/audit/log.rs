@@ -13,14 +13,20 @@ use super::Flow;
 /// How a protocol came to be known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum InspectSource {
+    /// By what both sides of an HTTP/1 connection have switched to.
+    HttpUpgrade,
     /// By the bytes.
     StreamInspection,
+    /// By what both sides have agreed on in their TLS handshakes.
+    TlsAlpn,
 }
 
 impl InspectSource {
     fn name(self) -> &'static str {
         match self {
+            Self::HttpUpgrade => "http upgrade",
             Self::StreamInspection => "stream inspection",
+            Self::TlsAlpn => "tls alpn",
         }
     }
 }

@@ -49,8 +49,8 @@ pub(crate) struct Request {
 pub(crate) trait Setting {
     /// What messages may be, and how long a response's head is waited for once the request is through.
     fn terms(&self) -> &Terms;
-    /// Whether the client's connection ends with the response at hand.
-    fn is_ending(&self) -> bool;
+    /// Whether the client's connection ends with this response.
+    fn is_ending(&self, head: &ResponseHead<'_>) -> bool;
     /// Appends what the response's head gets beside its own fields.
     fn put_headers(&self, head: &ResponseHead<'_>, out: &mut Vec<u8>);
 }
@@ -67,8 +67,13 @@ pub(crate) struct Terms {
 pub(crate) enum Outcome {
     /// With a response.
     Done(Done),
-    /// The connections have left HTTP: 101, or the 2xx of a CONNECT. These are bytes that the upstream has sent since.
-    Upgraded(Vec<u8>),
+    /// The connections have left HTTP: 101, or the 2xx of a CONNECT.
+    Upgraded {
+        /// What the upstream has sent since.
+        first: Vec<u8>,
+        /// What a 101 says is spoken now.
+        protocol: Option<Box<str>>,
+    },
 }
 
 /// What may be done with the connections after an exchange.
@@ -407,7 +412,7 @@ impl Exchange<'_> {
             && !head.taints
             && !dechunk
             && head.framing != BodyFraming::UntilClose
-            && !self.setting.is_ending();
+            && !self.setting.is_ending(head);
         let how = ForwardResponse {
             connection: match (persists, self.request.http11) {
                 (true, true) => Connection::Implied,
@@ -597,7 +602,10 @@ impl Exchange<'_> {
         buffer::recycle(out);
         sent.map_err(|error| Failure::late(TaskError::ClientWrite(error)))?;
         self.task.traffic.read_remote(bytes.filled().len() as u64);
-        Ok(Outcome::Upgraded(bytes.filled()[head.len..].to_vec()))
+        Ok(Outcome::Upgraded {
+            first: bytes.filled()[head.len..].to_vec(),
+            protocol: head.upgrade().map(|name| String::from_utf8_lossy(name).into()),
+        })
     }
 }
 

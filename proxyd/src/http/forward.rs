@@ -64,7 +64,7 @@ pub(crate) async fn run(session: &mut Session, mut client: Box<Client>, mut requ
                 (false, false) => After::Close(client),
             }
         }
-        Ok((Outcome::Upgraded(first), upstream)) => {
+        Ok((Outcome::Upgraded { first, .. }, upstream)) => {
             if let Some(upstream) = upstream {
                 let upstream = (upstream.stream, first, upstream.limit);
                 tunnel::spawn(&session.worker, *client, upstream, task);
@@ -107,7 +107,7 @@ impl Setting for OfServer<'_> {
         &self.terms
     }
 
-    fn is_ending(&self) -> bool {
+    fn is_ending(&self, _: &ResponseHead<'_>) -> bool {
         self.session.is_ending()
     }
 

@@ -26,7 +26,8 @@ pub(crate) fn status_of(error: &TaskError) -> Option<u16> {
         | TaskError::ClientWrite(_)
         | TaskError::ClosedByClient
         | TaskError::ClosedEarlyByClient
-        | TaskError::Idle => return None,
+        | TaskError::Idle
+        | TaskError::Interception(_) => return None,
         TaskError::ClientTimeout(_) => 408,
         TaskError::ClosedByUpstream
         | TaskError::InvalidResponse(_)

@@ -31,6 +31,7 @@ pub(crate) fn code_of(error: &TaskError) -> Option<ReplyCode> {
         | TaskError::ClosedEarlyByClient
         | TaskError::HostMismatch
         | TaskError::Idle
+        | TaskError::Interception(_)
         | TaskError::InvalidRequest(_)
         | TaskError::InvalidRequestBody(_)
         | TaskError::InvalidResponse(_)

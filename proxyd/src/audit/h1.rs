@@ -1,0 +1,452 @@
+//! HTTP/1 interception: requests of one client over the connection to the one server that it has chosen.
+//!
+//! Unlike a forward proxy this one stands where the client believes the server to be. Targets and fields go on as they
+//! came, the two connections live and end together, and what leaves HTTP (an Upgrade, a CONNECT inside) is handed back to
+//! whoever looks into it next. Framing is as strict as everywhere.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use sluice_addr::{Host, Upstream as Target};
+use sluice_config::value::ByteSize;
+use sluice_http1::{
+    Authority, Awaits, Connection, ForwardRequest, HostLine, Limits, Partial, Redacted, Reply, RequestHead,
+    ResponseHead, TargetLine, Version, parse_request, put_field,
+};
+use sluice_io::buffer;
+use sluice_telemetry::value::Timestamp;
+use tokio::io::AsyncWrite as _;
+
+use super::config::AuditorConfig;
+use super::intercept::{Detail, RequestNotes, Subject};
+use super::tls::Sides;
+use crate::client::{Client, Fill, poll_fill};
+use crate::error::TaskError;
+use crate::http::exchange::{self, Exchange, Failure, Outcome, Setting, Terms, Upstream, binds_connection};
+use crate::http::reply::status_of;
+use crate::record::ForwardNotes;
+use crate::task::Task;
+use crate::worker::Worker;
+
+/// How one auditor intercepts HTTP/1.
+#[derive(Debug, Clone)]
+pub(crate) struct H1Interception {
+    terms: Terms,
+    /// How long a client may wait with its next request.
+    client_idle: Duration,
+    /// How long a request's head may take, once it has begun.
+    request_timeout: Duration,
+    /// Whether the client's `Forwarded` and `X-Forwarded-For` are dropped.
+    steal_forwarded_for: bool,
+    /// Characters of a URI in records.
+    log_uri_max_chars: usize,
+}
+
+/// How an intercepted connection ends, apart from failures.
+pub(crate) enum End {
+    /// Both sides are closed.
+    Closed,
+    /// It has left HTTP. What the upstream has sent since is in its buffer.
+    Left(Sides, Next),
+}
+
+/// What a connection leaves HTTP for.
+pub(crate) enum Next {
+    /// A tunnel to this place, as the server has agreed to.
+    Connect(Target),
+    /// A protocol, by the name that the server has given it.
+    Upgrade(Box<str>),
+}
+
+impl H1Interception {
+    /// What runs by `config`.
+    pub(crate) fn new(config: &AuditorConfig) -> Self {
+        let keys = &config.h1_interception;
+        let line = u32::try_from(keys.body_line_max_length).unwrap_or(u32::MAX);
+        let limits = |head: ByteSize| Limits {
+            head_max: u32::try_from(head.0).unwrap_or(u32::MAX),
+            body_line_max: line,
+            ..Limits::default()
+        };
+        Self {
+            terms: Terms {
+                request_limits: limits(keys.req_header_max_size),
+                response_limits: limits(keys.rsp_header_max_size),
+                response_timeout: keys.rsp_header_recv_timeout.0,
+            },
+            client_idle: keys.pipeline_read_idle_timeout.0,
+            request_timeout: keys.req_header_recv_timeout.0,
+            steal_forwarded_for: keys.steal_forwarded_for,
+            log_uri_max_chars: config.log_uri_max_chars,
+        }
+    }
+
+    /// Serves a client to the end of its connection. `websocket_blocked` names WebSocket if it must not be begun.
+    ///
+    /// # Errors
+    /// Why the connection ended other than by a close between two requests. Who could be told has been told.
+    pub(crate) async fn run(
+        &self,
+        subject: &Subject,
+        worker: &Worker,
+        sides: Sides,
+        task: &mut Task,
+        websocket_blocked: Option<&'static str>,
+    ) -> Result<End, TaskError> {
+        let mut connection = H1Connection {
+            options: self,
+            subject,
+            worker,
+            task,
+            websocket_blocked,
+            requests: 0,
+        };
+        let ended = connection.serve(sides).await;
+        let requests = connection.requests;
+        let detail = || Detail::H1Connection { requests };
+        match &ended {
+            Ok(_) => subject.log(detail, "finished"),
+            Err(error) => subject.log(detail, error),
+        }
+        ended
+    }
+}
+
+/// A connection at work.
+struct H1Connection<'a> {
+    options: &'a H1Interception,
+    subject: &'a Subject,
+    worker: &'a Worker,
+    task: &'a mut Task,
+    websocket_blocked: Option<&'static str>,
+    /// Requests so far.
+    requests: u64,
+}
+
+/// A request that goes on.
+struct Planned {
+    message: exchange::Request,
+    /// Bytes of the head as received.
+    received: u64,
+    /// Where a CONNECT wants to go.
+    connect: Option<Target>,
+    received_at: Timestamp,
+    host: Option<Box<str>>,
+    notes: ForwardNotes,
+}
+
+/// What the exchanges of an intercepted connection are bound by.
+struct OfConnection<'a> {
+    terms: Terms,
+    worker: &'a Worker,
+}
+
+impl Setting for OfConnection<'_> {
+    fn terms(&self) -> &Terms {
+        &self.terms
+    }
+
+    fn is_ending(&self, head: &ResponseHead<'_>) -> bool {
+        // There is no other connection for the next request.
+        !head.keep_alive || self.worker.tasks.is_stopping()
+    }
+
+    fn put_headers(&self, head: &ResponseHead<'_>, out: &mut Vec<u8>) {
+        // The server is itself a proxy whose client we stand in for.
+        let of_proxy = ["proxy-authenticate", "proxy-authentication-info"];
+        for field in head.fields() {
+            if of_proxy.iter().any(|name| field.name.eq_ignore_ascii_case(name)) {
+                // It has been read from a head, so it fits into one.
+                let _ = put_field(out, field.name, field.value);
+            }
+        }
+    }
+}
+
+impl H1Connection<'_> {
+    async fn serve(
+        &mut self,
+        Sides {
+            mut client,
+            mut upstream,
+        }: Sides,
+    ) -> Result<End, TaskError> {
+        loop {
+            let mut planned = match self.next(&mut client, &mut upstream).await {
+                Ok(Some(planned)) => planned,
+                Ok(None) => {
+                    // The client has sent nothing that could be lost, or nothing that belongs to anybody.
+                    client.shut().await;
+                    say_goodbye(&mut upstream).await;
+                    return Ok(End::Closed);
+                }
+                Err(error) => {
+                    Box::pin(turn_away(client, &error, false, self.task)).await;
+                    return Err(error);
+                }
+            };
+            self.requests += 1;
+            let outcome = self.exchange(&mut planned, &mut client, &mut upstream).await;
+            self.log(&mut planned, &outcome);
+            match outcome {
+                Ok(Outcome::Done(done)) if done.client_persists && done.upstream_persists => {
+                    upstream.reused = true;
+                }
+                Ok(Outcome::Done(done)) => {
+                    // Nothing that the client sent is left unread, so that no reset can overtake the response.
+                    if !done.request_done || !client.buf.is_empty() {
+                        Box::pin(client.close()).await;
+                    } else {
+                        client.shut().await;
+                    }
+                    say_goodbye(&mut upstream).await;
+                    return Ok(End::Closed);
+                }
+                Ok(Outcome::Upgraded { first, protocol }) => {
+                    upstream.buf.put(&first);
+                    let next = match planned.connect {
+                        Some(target) => Next::Connect(target),
+                        None => Next::Upgrade(protocol.unwrap_or_default()),
+                    };
+                    return Ok(End::Left(Sides { client, upstream }, next));
+                }
+                Err(failure) => {
+                    let head_only = planned.message.awaits == Awaits::Head;
+                    // What the server has closed before it saw the request is closed to the client, who will ask again.
+                    if !failure.begun && !failure.unheard {
+                        Box::pin(turn_away(client, &failure.error, head_only, self.task)).await;
+                    }
+                    return Err(failure.error);
+                }
+            }
+        }
+    }
+
+    async fn exchange(
+        &mut self,
+        planned: &mut Planned,
+        client: &mut Client,
+        upstream: &mut Upstream,
+    ) -> Result<Outcome, Failure> {
+        self.task.traffic.read_client(planned.received);
+        self.task.begin_inner(std::mem::take(&mut planned.notes));
+        let setting = OfConnection {
+            terms: self.options.terms,
+            worker: self.worker,
+        };
+        let mut exchange = Exchange {
+            setting: &setting,
+            task: self.task,
+            request: &mut planned.message,
+        };
+        let outcome = exchange.run(client, upstream).await;
+        buffer::recycle(std::mem::take(&mut planned.message.head));
+        planned.notes = self.task.end_inner().unwrap_or_default();
+        outcome
+    }
+
+    fn log(&self, planned: &mut Planned, outcome: &Result<Outcome, Failure>) {
+        if !self.subject.log.enabled() {
+            return;
+        }
+        let notes = Box::new(RequestNotes {
+            id: self.requests,
+            received_at: planned.received_at,
+            host: planned.host.take(),
+            exchange: std::mem::take(&mut planned.notes),
+        });
+        let detail = match (&planned.connect, outcome) {
+            (Some(next), _) => Detail::HttpConnect {
+                notes,
+                next: next.clone(),
+            },
+            (None, Ok(Outcome::Upgraded { protocol, .. })) => Detail::HttpUpgrade {
+                notes,
+                protocol: protocol.clone().unwrap_or_default(),
+            },
+            (None, _) => Detail::HttpForward(notes),
+        };
+        match outcome {
+            Ok(_) => self.subject.log(|| detail, "ok"),
+            Err(failure) => self.subject.log(|| detail, &failure.error),
+        }
+    }
+
+    /// Waits for the next request and decides how it goes on; `None` if there is none any more.
+    async fn next(&mut self, client: &mut Client, upstream: &mut Upstream) -> Result<Option<Planned>, TaskError> {
+        if client.buf.is_empty() && !self.wait(client, upstream).await? {
+            return Ok(None);
+        }
+        let (begun, received_at) = (Instant::now(), Timestamp::now());
+        let limits = self.options.terms.request_limits;
+        let mut partial = Partial::default();
+        client.timer.arm(self.options.request_timeout);
+        loop {
+            let bytes = client.buf.filled();
+            if partial.is_worth_parsing(bytes, limits.head_max)
+                && let Some(mut head) = parse_request(bytes, &limits)?
+            {
+                let len = head.len;
+                let planned = self.plan(&mut head, begun, received_at)?;
+                client.buf.consume(len);
+                return Ok(Some(planned));
+            }
+            match client.fill().await {
+                Fill::Bytes => {}
+                Fill::Closed if client.buf.is_empty() => return Ok(None),
+                Fill::Closed => return Err(TaskError::ClosedEarlyByClient),
+                Fill::Failed(error) => return Err(TaskError::ClientRead(error)),
+                Fill::TimedOut => return Err(TaskError::ClientTimeout(self.options.request_timeout)),
+            }
+        }
+    }
+
+    /// Waits for the first byte of a request; `false` if the connection is to end instead.
+    async fn wait(&self, client: &mut Client, upstream: &mut Upstream) -> Result<bool, TaskError> {
+        let deadline = Instant::now() + self.options.client_idle;
+        let interval = self.task.server().options.check_interval();
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || self.worker.tasks.is_stopping() {
+                return Ok(false);
+            }
+            client.timer.arm(left.min(interval));
+            let Client { stream, buf, timer, .. } = &mut *client;
+            let filled = poll_fn(|cx| {
+                if let Poll::Ready(filled) = poll_fill(cx, stream, buf, timer) {
+                    return Poll::Ready(Some(filled));
+                }
+                if self.worker.tasks.is_stopping() {
+                    return Poll::Ready(None);
+                }
+                // Its end is the client's. Bytes without a request belong to nobody.
+                upstream.buf.poll_fill(cx, &mut upstream.stream).map(|_| None)
+            })
+            .await;
+            match filled {
+                Some(Fill::Bytes) => return Ok(true),
+                Some(Fill::Closed | Fill::Failed(_)) | None => return Ok(false),
+                Some(Fill::TimedOut) => {
+                    if let Some(end) = self.task.must_end() {
+                        return Err(end);
+                    }
+                }
+            }
+        }
+    }
+
+    fn plan(&self, head: &mut RequestHead<'_>, begun: Instant, received_at: Timestamp) -> Result<Planned, TaskError> {
+        let target = head.target()?;
+        let connect = match &target {
+            sluice_http1::Target::Authority(authority) => Some(authority.to_upstream(443)?),
+            _ => None,
+        };
+        if connect.is_some() && !head.framing.is_empty() {
+            return Err(TaskError::Unimplemented("CONNECT with a body"));
+        }
+        if self.options.steal_forwarded_for {
+            head.remove("forwarded");
+            head.remove("x-forwarded-for");
+        }
+        if let (Some(name), Some(protocol)) = (self.websocket_blocked, head.upgrade)
+            && protocol.eq_ignore_ascii_case(b"websocket")
+        {
+            return Err(TaskError::ProtocolBlocked(name));
+        }
+        // Requests inside of `h2c` would pass unseen. Whatever else is agreed on is looked into as a tunnel is.
+        let upgrade = head.upgrade.is_some_and(|protocol| {
+            let mut names = protocol.split(|&b| b == b',').map(<[u8]>::trim_ascii);
+            names.all(|name| !name.eq_ignore_ascii_case(b"h2c"))
+        }) && head.framing.is_empty();
+        let mut extra = Vec::new();
+        let line = match &target {
+            // A server knows itself by the path alone (RFC 9112 §3.2.1).
+            sluice_http1::Target::Absolute(url) if self.is_of_server(&url.authority) => TargetLine::Origin(url),
+            sluice_http1::Target::Origin(_) | sluice_http1::Target::Asterisk => TargetLine::Raw(head.raw_target),
+            sluice_http1::Target::Absolute(_) | sluice_http1::Target::Authority(_) => {
+                if let Some(credentials) = head.proxy_authorization {
+                    // It has been read from a head, so it fits into one.
+                    let _ = put_field(&mut extra, "Proxy-Authorization", credentials);
+                }
+                TargetLine::Raw(head.raw_target)
+            }
+        };
+        let how = ForwardRequest {
+            target: line,
+            host: HostLine::AsSent,
+            connection: match (upgrade, head.keep_alive) {
+                (true, _) => Connection::Upgrade,
+                (false, true) => Connection::Implied,
+                (false, false) => Connection::Close,
+            },
+            extra: &extra,
+        };
+        let mut out = buffer::take();
+        head.forward(&how, &mut out);
+        let logged = self.subject.log.enabled();
+        Ok(Planned {
+            message: exchange::Request {
+                head: out,
+                framing: head.framing,
+                awaits: head.method.awaits(),
+                keep_alive: head.keep_alive,
+                http11: head.version == Version::Http11,
+                expect_continue: head.expect_continue,
+                upgrade,
+                binds_connection: head.authorization.is_some_and(binds_connection),
+                body_taken: false,
+            },
+            received: head.len as u64,
+            connect,
+            received_at,
+            host: head.host.filter(|_| logged).map(Into::into),
+            notes: if logged {
+                ForwardNotes {
+                    method: head.method.as_str().into(),
+                    uri: Redacted::new(head.raw_target, self.options.log_uri_max_chars)
+                        .to_string()
+                        .into(),
+                    pipeline_wait: begun.elapsed(),
+                    ..ForwardNotes::default()
+                }
+            } else {
+                ForwardNotes::default()
+            },
+        })
+    }
+
+    /// Whether a URL is of the very server that the connection leads to.
+    fn is_of_server(&self, authority: &Authority<'_>) -> bool {
+        let server = &self.subject.upstream;
+        Host::parse(authority.host).is_ok_and(|host| host == server.host)
+            && authority.port.is_none_or(|port| port == server.port)
+    }
+}
+
+/// Ends the connection to the server in the way of its stream, as far as it takes that at once (TLS-04).
+async fn say_goodbye(upstream: &mut Upstream) {
+    poll_fn(|cx| {
+        let _ = Pin::new(&mut upstream.stream).poll_shutdown(cx);
+        Poll::Ready(())
+    })
+    .await;
+}
+
+/// Tells a client why its request comes to nothing, and closes.
+async fn turn_away(mut client: Box<Client>, error: &TaskError, head_only: bool, task: &Task) {
+    let Some(status) = status_of(error) else { return };
+    let mut out = buffer::take();
+    Reply {
+        head_only,
+        ..Reply::closing(status)
+    }
+    .put(&mut out);
+    let sent = client.send(&out, task.stall_limit()).await;
+    task.traffic.wrote_client(out.len() as u64);
+    buffer::recycle(out);
+    if sent.is_ok() {
+        client.close().await;
+    }
+}

@@ -1,0 +1,101 @@
+//! Opens one layer of a stream, and hands on what is inside: to the next inspection, to who speaks it, or to a relay.
+
+use std::sync::Arc;
+
+use sluice_config::value::InspectAction;
+use sluice_sniff::Protocol;
+
+use super::h1::{End, Next};
+use super::intercept::Subject;
+use super::tls::{Outcome, Sides, of_alpn};
+use super::{Flow, InspectSource, inspect};
+use crate::error::TaskError;
+use crate::tunnel;
+use crate::user::Permit;
+
+impl Flow {
+    /// Whose layer it is, for the records.
+    fn subject(&self) -> Subject {
+        Subject {
+            auditor: Arc::clone(&self.auditor.name),
+            log: self.auditor.log.clone(),
+            task_id: self.task.id,
+            depth: self.depth,
+            upstream: self.upstream.clone(),
+        }
+    }
+}
+
+/// Opens TLS; only where the auditor intercepts it.
+pub(super) async fn tls(mut flow: Box<Flow>, sides: Sides) {
+    let auditor = Arc::clone(&flow.auditor);
+    let Some(tls) = &auditor.tls else {
+        return relay(*flow, sides);
+    };
+    let of_user = flow
+        .task
+        .permit()
+        .and_then(Permit::tls_client)
+        .map(|(own, _)| own.clone());
+    let is_blocked = |name: &[u8]| {
+        of_alpn(name).is_some_and(|protocol| auditor.policy(protocol, &flow.upstream) == Some(InspectAction::Block))
+    };
+    // What a handshake needs is large beside what the stream needs later.
+    let opened = Box::pin(tls.run(&flow.subject(), sides, of_user.as_ref(), &is_blocked)).await;
+    let (sides, alpn) = match opened {
+        Ok(Outcome::Inside { sides, alpn }) => (sides, alpn),
+        Ok(Outcome::Bypass(sides)) => return relay(*flow, sides),
+        Err(error) => return flow.task.failed(&TaskError::Interception(Box::new(error))),
+    };
+    flow.task.relaying();
+    match alpn.as_deref().and_then(of_alpn) {
+        Some(Protocol::Http1) => {
+            flow.depth += 1;
+            flow.log_inspect(InspectSource::TlsAlpn, Protocol::Http1.as_str());
+            http1(flow, sides).await;
+        }
+        Some(Protocol::Http2) => {
+            flow.depth += 1;
+            flow.log_inspect(InspectSource::TlsAlpn, Protocol::Http2.as_str());
+            relay(*flow, sides);
+        }
+        _ => look_into(*flow, sides),
+    }
+}
+
+/// Opens HTTP/1.
+pub(super) async fn http1(mut flow: Box<Flow>, sides: Sides) {
+    let auditor = Arc::clone(&flow.auditor);
+    let subject = flow.subject();
+    let worker = Arc::clone(&flow.worker);
+    let websocket = auditor.policy(Protocol::Websocket, &flow.upstream);
+    let refused = (websocket == Some(InspectAction::Block)).then_some(Protocol::Websocket.as_str());
+    let ended = auditor.h1.run(&subject, &worker, sides, &mut flow.task, refused).await;
+    match ended {
+        Ok(End::Closed) => flow.task.finished(),
+        Err(error) => flow.task.failed(&error),
+        Ok(End::Left(sides, Next::Connect(target))) => {
+            flow.upstream = target;
+            look_into(*flow, sides);
+        }
+        Ok(End::Left(sides, Next::Upgrade(protocol))) if protocol.eq_ignore_ascii_case("websocket") => {
+            flow.depth += 1;
+            flow.log_inspect(InspectSource::HttpUpgrade, Protocol::Websocket.as_str());
+            relay(*flow, sides);
+        }
+        Ok(End::Left(sides, Next::Upgrade(_))) => look_into(*flow, sides),
+    }
+}
+
+/// Looks into what is inside.
+fn look_into(flow: Flow, Sides { client, mut upstream }: Sides) {
+    let upstream = (upstream.stream, upstream.buf.take_all(), upstream.limit);
+    inspect::spawn(flow, *client, upstream);
+}
+
+/// Lets the rest pass as it is.
+fn relay(flow: Flow, Sides { client, mut upstream }: Sides) {
+    let Flow { task, worker, .. } = flow;
+    let upstream = (upstream.stream, upstream.buf.take_all(), upstream.limit);
+    tunnel::spawn(&worker, *client, upstream, task);
+}

@@ -1,0 +1,639 @@
+//! TLS interception with the real daemons: what clients and upstreams that know nothing of it make of it.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use sluice_testkit::{Ca, Curl, CurlAnswer, Daemon, Group, Leaf, Nginx, Origin, assert_eventually, curl};
+use sluice_tests::{finished, noise};
+use tokio::process::Command;
+
+/// A group whose proxyd intercepts, and whatever it takes.
+struct Rig {
+    /// Signs what clients are shown.
+    ours: Ca,
+    certgend: Option<Daemon>,
+    proxyd: Daemon,
+    trust: PathBuf,
+}
+
+/// What differs between rigs.
+#[derive(Default)]
+struct Keys<'a> {
+    /// More keys of the auditor.
+    auditor: &'a str,
+    /// Of the agent for certificates.
+    agent: &'a str,
+    /// Of the TLS client.
+    client: &'a str,
+    /// Of certgend.
+    certgend: &'a str,
+}
+
+impl Rig {
+    /// Trusts `upstreams` for upstreams.
+    async fn start(upstreams: &Ca, keys: Keys<'_>) -> Self {
+        let group = Self::group(upstreams, &keys);
+        let ours = Ca::named("Interception CA");
+        group.write_file("mint.pem", ours.pem());
+        private(&group.write_file("mint.key", ours.key_pem()));
+        let certgend = group.daemon("certgend").start().await;
+        let proxyd = group.proxyd().await;
+        let trust = group.dir().join("mint.pem");
+        Self {
+            ours,
+            certgend: Some(certgend),
+            proxyd,
+            trust,
+        }
+    }
+
+    fn group(upstreams: &Ca, keys: &Keys<'_>) -> Group {
+        let Keys {
+            auditor,
+            agent,
+            client,
+            certgend,
+        } = keys;
+        let group = Group::new(&format!(
+            "resolver: [{{name: dns, type: deny_all}}]
+escaper:
+  - {{name: out, type: direct_fixed, resolver: dns, egress_network_filter: {{default: allow, allow: [127.0.0.0/8]}}}}
+auditor:
+  - name: audit
+    tls_cert_agent: {{{agent}}}
+    tls_interception_client: {{ca_certificate: '%dir%/ca.pem', no_default_ca_certificate: true, {client}}}
+    {auditor}
+server:
+  - {{name: http, type: http_proxy, listen: '127.0.0.1:%http%', escaper: out, auditor: audit}}
+certgend:
+  backend: {{ca_certificate: '%dir%/mint.pem', ca_private_key: '%dir%/mint.key'}}
+  {certgend}
+runtime: {{thread_number: 1, server_offline_delay: 0s, task_wait_delay: 0s, task_wait_timeout: 10s, task_quit_timeout: 1s}}
+"
+        ));
+        upstreams.write(group.dir());
+        group
+    }
+
+    /// curl to `name` at nginx, through the proxy.
+    fn curl(&self, name: &str, nginx: &Nginx, path: &str) -> Curl {
+        self.untrusting(name, nginx, path).trust(&self.trust)
+    }
+
+    fn untrusting(&self, name: &str, nginx: &Nginx, path: &str) -> Curl {
+        curl(&format!("https://{name}{path}"))
+            .proxy(self.proxyd.addr("http"))
+            .arg("--connect-to")
+            .arg(format!("::{}", nginx.tls_addr()))
+    }
+
+    async fn intercepted(&self, kind: &str) -> Vec<Value> {
+        let mut records = self.proxyd.log_records("Intercept");
+        records.retain(|record| record["intercept_type"] == kind);
+        records
+    }
+
+    /// The one handshake so far, once it is logged.
+    async fn handshake(&self) -> Value {
+        assert_eventually!(!self.intercepted("TlsHandshake").await.is_empty());
+        let mut records = self.intercepted("TlsHandshake").await;
+        assert_eq!(records.len(), 1, "{records:?}");
+        records.remove(0)
+    }
+
+    async fn stop(self) {
+        self.proxyd.stop().await.assert_clean();
+        if let Some(certgend) = self.certgend {
+            certgend.stop().await.assert_clean();
+        }
+    }
+}
+
+fn private(file: &std::path::Path) {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+async fn nginx(ca: &Ca, names: &[&str]) -> Nginx {
+    nginx_of(&ca.issue(names), "").await
+}
+
+async fn nginx_of(leaf: &Leaf, directives: &str) -> Nginx {
+    let telling = "add_header X-Connection $connection; add_header X-Resumed $ssl_session_reused; \
+                   add_header X-Name $ssl_server_name; add_header X-Protocol $server_protocol;";
+    Nginx::start_with(&format!("{telling}{directives}"), Some(leaf)).await
+}
+
+fn alert_of(answer: &CurlAnswer) -> String {
+    let last = answer.stderr.rsplit("alert ").next().unwrap_or_default();
+    last.trim().to_ascii_lowercase()
+}
+
+#[tokio::test]
+async fn curl_fetches_over_https_and_the_records_tell_what() {
+    let ca = Ca::new();
+    let nginx = nginx(&ca, &["a.test", "127.0.0.1"]).await;
+    nginx.write("big", noise(5 << 20));
+    let rig = Rig::start(&ca, Keys::default()).await;
+    let answer = rig.curl("a.test", &nginx, "/hello.txt?q=1").arg("-v").run().await;
+    answer.assert(200, "hello\n");
+    assert_eq!(answer.header("x-name"), Some("a.test"));
+    assert!(answer.stderr.contains("CN=Interception CA") || answer.stderr.contains("CN = Interception CA"));
+    let big = rig.curl("a.test", &nginx, "/big").run().await;
+    assert!(big.exit == 0 && big.body == noise(5 << 20));
+    let body = noise(3 << 20);
+    std::fs::write(rig.proxyd.group().dir().join("body"), &body).unwrap();
+    let put = rig.curl("a.test", &nginx, "/put/x").arg("-T");
+    let put = put.arg(rig.proxyd.group().dir().join("body")).run().await;
+    assert_eq!(put.status, 201, "{put:?}");
+    assert!(rig.curl("a.test", &nginx, "/put/x").run().await.body == body);
+    // An upstream without a name is checked by its address.
+    let by_address = curl(&format!("https://{}/hello.txt", nginx.tls_addr()));
+    let by_address = by_address.proxy(rig.proxyd.addr("http")).trust(&rig.trust).run().await;
+    by_address.assert(200, "hello\n");
+
+    assert_eventually!(finished(&rig.proxyd).len() == 5);
+    let handshakes = rig.intercepted("TlsHandshake").await;
+    assert_eq!(handshakes.len(), 5);
+    let first = &handshakes[0];
+    let task = &finished(&rig.proxyd)[0];
+    assert_eq!(
+        (&first["auditor_name"], &first["tls_server_verify"], &first["msg"]),
+        (&json!("audit"), &json!("ok"), &json!("ok"))
+    );
+    assert_eq!(
+        (&first["task_id"], &first["upstream"]),
+        (&task["task_id"], &task["upstream"])
+    );
+    let requests = rig.intercepted("HttpForward").await;
+    assert_eq!(requests.len(), 5);
+    let first = &requests[0];
+    assert_eq!(
+        [
+            &first["method"],
+            &first["uri"],
+            &first["host"],
+            &first["rsp_status"],
+            &first["origin_status"],
+            &first["request_id"],
+            &first["task_id"],
+        ],
+        [
+            &json!("GET"),
+            &json!("/hello.txt?q=1"),
+            &json!("a.test"),
+            &json!(200),
+            &json!(200),
+            &json!(1),
+            &task["task_id"],
+        ]
+    );
+    assert!(requests[2]["dur_req_send_all"].is_string(), "{}", requests[2]);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_connection_serves_many_requests_over_one_upstream_connection() {
+    let ca = Ca::new();
+    let nginx = nginx(&ca, &["a.test"]).await;
+    let rig = Rig::start(&ca, Keys::default()).await;
+    let answer = rig
+        .curl("a.test", &nginx, "/hello.txt")
+        .args([
+            "https://a.test/hello.txt",
+            "https://a.test/none",
+            "-o",
+            "/dev/null",
+            "-o",
+            "/dev/null",
+        ])
+        .run()
+        .await;
+    assert_eq!(answer.exit, 0, "{answer:?}");
+    let connections: std::collections::BTreeSet<_> = answer
+        .head
+        .lines()
+        .filter_map(|line| line.strip_prefix("X-Connection: "))
+        .collect();
+    assert_eq!(connections.len(), 1, "{}", answer.head);
+    assert_eventually!(rig.intercepted("HttpForward").await.len() == 3);
+    let ids: Vec<_> = rig
+        .intercepted("HttpForward")
+        .await
+        .iter()
+        .map(|r| r["request_id"].clone())
+        .collect();
+    assert_eq!(ids, [1, 2, 3]);
+    assert_eq!(rig.intercepted("TlsHandshake").await.len(), 1);
+    rig.stop().await;
+}
+
+/// TLS-01, TLS-02.
+#[tokio::test]
+async fn the_protocol_is_the_upstreams_choice_and_without_one_it_is_found_out() {
+    let ca = Ca::new();
+    let nginx = nginx(&ca, &["a.test"]).await;
+    let rig = Rig::start(&ca, Keys::default()).await;
+    for flags in [
+        &["--http1.1"][..],
+        &["--no-alpn"],
+        &["--http2"],
+        &["--http2-prior-knowledge"],
+    ] {
+        let answer = rig.curl("a.test", &nginx, "/hello.txt").args(flags).run().await;
+        answer.assert(200, "hello\n");
+    }
+    // With h2 alone offered it is what the upstream speaks; it passes as it is.
+    let protocols: Vec<_> = {
+        assert_eventually!(finished(&rig.proxyd).len() == 4);
+        rig.intercepted("HttpForward").await
+    };
+    assert!(protocols.len() >= 3, "{protocols:?}");
+    rig.stop().await;
+}
+
+/// TLS-09: what is wrong with the upstream reaches the client as what it is.
+#[tokio::test]
+async fn a_bad_upstream_is_told_to_the_client_and_logged() {
+    let (ca, stranger) = (Ca::new(), Ca::named("Another CA"));
+    for (leaf, said, verify) in [
+        (
+            stranger.issue(&["a.test"]),
+            "alert unknown ca",
+            "unable to get local issuer certificate",
+        ),
+        (ca.issue(&["other.test"]), "alert bad certificate", "hostname mismatch"),
+        // curl has words of its own for this alert.
+        (
+            ca.issue_expired(&["a.test"]),
+            "certificate verification failed",
+            "certificate has expired",
+        ),
+    ] {
+        let nginx = nginx_of(&leaf, "").await;
+        let rig = Rig::start(&ca, Keys::default()).await;
+        let answer = rig.curl("a.test", &nginx, "/hello.txt").run().await;
+        assert_eq!(answer.status, 0, "{answer:?}");
+        assert!(answer.stderr.contains(said), "{said}: {}", answer.stderr);
+        let record = rig.handshake().await;
+        assert_eq!(record["tls_server_verify"].as_str().unwrap().to_lowercase(), verify);
+        assert!(
+            record["msg"]
+                .as_str()
+                .unwrap()
+                .starts_with("handshake with the upstream: "),
+            "{record}"
+        );
+        assert_eventually!(finished(&rig.proxyd).len() == 1);
+        assert_eq!(finished(&rig.proxyd)[0]["reason"], "InterceptionError");
+        rig.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn an_insecure_client_goes_on_and_the_record_says_what_was_wrong() {
+    let (ca, stranger) = (Ca::new(), Ca::named("Another CA"));
+    let nginx = nginx(&stranger, &["a.test"]).await;
+    let keys = Keys {
+        client: "insecure: true",
+        ..Keys::default()
+    };
+    let rig = Rig::start(&ca, keys).await;
+    rig.curl("a.test", &nginx, "/hello.txt")
+        .run()
+        .await
+        .assert(200, "hello\n");
+    let record = rig.handshake().await;
+    assert_eq!(record["tls_server_verify"], "unable to get local issuer certificate");
+    assert_eq!(record["msg"], "ok");
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn an_upstream_that_is_no_tls_server_ends_the_connection() {
+    let ca = Ca::new();
+    let origin = Origin::script(|conn| {
+        conn.some()?;
+        conn.write(b"220 this is no TLS server\r\n")
+    });
+    let rig = Rig::start(&ca, Keys::default()).await;
+    let answer = curl("https://a.test/")
+        .proxy(rig.proxyd.addr("http"))
+        .trust(&rig.trust)
+        .arg("--connect-to")
+        .arg(format!("::{}", origin.addr()))
+        .run()
+        .await;
+    assert_eq!((answer.exit, answer.connect_status), (35, 200), "{answer:?}");
+    assert!(rig.handshake().await["msg"].as_str().unwrap().contains("upstream"));
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_trust_us_is_logged_with_its_alert() {
+    let ca = Ca::new();
+    let nginx = nginx(&ca, &["a.test"]).await;
+    let rig = Rig::start(&ca, Keys::default()).await;
+    let answer = rig
+        .untrusting("a.test", &nginx, "/hello.txt")
+        .trust(rig.proxyd.group().dir().join("ca.pem"))
+        .run()
+        .await;
+    assert_eq!(answer.exit, 60, "{answer:?}");
+    let record = rig.handshake().await;
+    assert_eq!(
+        record["msg"],
+        "handshake with the client: the peer sent the alert unknown_ca"
+    );
+    assert_eq!(record["tls_server_verify"], "ok");
+    rig.stop().await;
+}
+
+/// TLS-07.
+#[tokio::test]
+async fn a_client_that_stops_in_its_handshake_is_timed_out() {
+    let ca = Ca::new();
+    let nginx = nginx(&ca, &["a.test"]).await;
+    let keys = Keys {
+        auditor: "tls_interception_server: {accept_timeout: 300ms}
+    protocol_inspection: {data0_wait_timeout: 300ms, data0_read_timeout: 300ms}",
+        ..Keys::default()
+    };
+    let rig = Rig::start(&ca, keys).await;
+    let target = nginx.tls_addr();
+    // Nothing at all, and half a hello.
+    for bytes in [&b""[..], &[22, 3, 1, 2, 0, 1, 0, 1, 252, 3, 3]] {
+        let mut wire = rig.proxyd.http_connect(target).await;
+        wire.send(bytes).await;
+        wire.rest().await;
+    }
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn sessions_are_resumed_on_both_sides() {
+    let ca = Ca::new();
+    let nginx = nginx(&ca, &["a.test"]).await;
+    let rig = Rig::start(&ca, Keys::default()).await;
+    let session = rig.proxyd.group().dir().join("session");
+    for (flag, resumed) in [("-sess_out", false), ("-sess_in", true)] {
+        let mut client = Command::new("openssl");
+        client
+            .args([
+                "s_client",
+                "-servername",
+                "a.test",
+                "-verify_return_error",
+                "-ign_eof",
+                "-connect",
+            ])
+            .arg(nginx.tls_addr().to_string())
+            .arg("-proxy")
+            .arg(rig.proxyd.addr("http").to_string())
+            .arg("-CAfile")
+            .arg(&rig.trust)
+            .arg(flag)
+            .arg(&session);
+        client
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        let mut child = client.spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        let request = b"GET /hello.txt HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n";
+        tokio::io::AsyncWriteExt::write_all(&mut stdin, request).await.unwrap();
+        let output = child.wait_with_output().await.unwrap();
+        drop(stdin);
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.contains("hello\n"), "{output:?}");
+        assert_eq!(text.contains("Reused, TLSv1.3"), resumed, "{text}");
+        // The upstream's session is ours, whoever the client was.
+        assert_eq!(text.contains("X-Resumed: r"), resumed, "{text}");
+    }
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_thousand_hosts_that_nobody_has_seen_are_served_without_a_failure() {
+    let ca = Ca::new();
+    let nginx = nginx(&ca, &["*.hosts.test"]).await;
+    let rig = Rig::start(&ca, Keys::default()).await;
+    let mut client = Command::new("curl");
+    client
+        .args([
+            "-q",
+            "-sS",
+            "--max-time",
+            "55",
+            "-Z",
+            "--parallel-max",
+            "20",
+            "--no-progress-meter",
+        ])
+        .args(["-o", "/dev/null", "-w", "%{http_code} %{exitcode}\n"])
+        .arg("--cacert")
+        .arg(&rig.trust)
+        .arg("-x")
+        .arg(format!("http://{}", rig.proxyd.addr("http")))
+        .arg("--connect-to")
+        .arg(format!("::{}", nginx.tls_addr()))
+        .arg("https://h[1-1000].hosts.test/hello.txt");
+    let output = client.output().await.unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let good = text.lines().filter(|line| *line == "200 0").count();
+    assert_eq!(good, 1000, "{}", String::from_utf8_lossy(&output.stderr));
+    let status = rig.proxyd.status().await;
+    assert_eq!(status["auditors"]["audit"]["certificates_cached"], 1000, "{status}");
+    rig.stop().await;
+}
+
+/// A new host's connection to a proxy whose certgend does not answer.
+async fn new_host(rig: &Rig, nginx: &Nginx, name: &str) -> CurlAnswer {
+    let both = rig.proxyd.group().dir().join("both.pem");
+    let text = ["ca.pem", "mint.pem"].map(|file| std::fs::read_to_string(rig.proxyd.group().dir().join(file)).unwrap());
+    std::fs::write(&both, text.concat()).unwrap();
+    rig.untrusting(name, nginx, "/hello.txt")
+        .trust(&both)
+        .arg("-v")
+        .run()
+        .await
+}
+
+fn issuer(answer: &CurlAnswer) -> &str {
+    let line = answer.stderr.lines().find(|line| line.contains("issuer:"));
+    if line.is_some_and(|line| line.contains("Interception CA")) {
+        "ours"
+    } else {
+        "upstream"
+    }
+}
+
+#[tokio::test]
+async fn without_certgend_known_hosts_go_on_and_new_ones_follow_the_policy() {
+    let ca = Ca::new();
+    let nginx = nginx(&ca, &["a.test", "b.test", "c.test", "d.test"]).await;
+    for policy in ["block", "bypass"] {
+        let auditor = format!("on_certgend_failure: {policy}");
+        let keys = Keys {
+            auditor: &auditor,
+            agent: "query_wait_timeout: 600ms, cache_request_timeout: 600ms",
+            ..Keys::default()
+        };
+        let mut rig = Rig::start(&ca, keys).await;
+        rig.curl("a.test", &nginx, "/hello.txt")
+            .run()
+            .await
+            .assert(200, "hello\n");
+        let check = async |rig: &Rig, name: &str| {
+            rig.curl("a.test", &nginx, "/hello.txt")
+                .run()
+                .await
+                .assert(200, "hello\n");
+            let answer = new_host(rig, &nginx, name).await;
+            if policy == "block" {
+                assert_eq!((answer.exit, answer.status), (35, 0), "{answer:?}");
+                assert!(alert_of(&answer).contains("internal error"), "{}", answer.stderr);
+            } else {
+                assert_eq!((answer.status, issuer(&answer)), (200, "upstream"), "{answer:?}");
+            }
+        };
+        // Stuck, then gone.
+        let certgend = rig.certgend.take().unwrap();
+        certgend.signal(Signal::STOP);
+        check(&rig, "b.test").await;
+        certgend.signal(Signal::CONT);
+        let group = certgend.kill9().await;
+        check(&rig, "c.test").await;
+        // And back.
+        rig.certgend = Some(group.daemon("certgend").start().await);
+        assert_eventually!({
+            let answer = new_host(&rig, &nginx, "d.test").await;
+            answer.status == 200 && issuer(&answer) == "ours"
+        });
+        rig.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_host_that_no_certificate_is_made_for_is_blocked_whatever_the_policy() {
+    let ca = Ca::new();
+    let nginx = nginx(&ca, &["bank.test"]).await;
+    for policy in ["block", "bypass"] {
+        let auditor = format!("on_certgend_failure: {policy}");
+        let keys = Keys {
+            auditor: &auditor,
+            certgend: "never_mint: [bank.test]",
+            ..Keys::default()
+        };
+        let rig = Rig::start(&ca, keys).await;
+        for _ in 0..2 {
+            let answer = rig.curl("bank.test", &nginx, "/hello.txt").run().await;
+            assert_eq!(answer.exit, 35, "{answer:?}");
+            assert!(alert_of(&answer).contains("access denied"), "{}", answer.stderr);
+        }
+        rig.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_generator_of_g3proxys_datagrams_will_do() {
+    let ca = Ca::new();
+    let nginx = nginx(&ca, &["a.test"]).await;
+    let keys = Keys {
+        agent: "query_peer_addr: '127.0.0.1:%mint%'",
+        ..Keys::default()
+    };
+    let group = Rig::group(&ca, &keys);
+    let ours = Ca::named("Interception CA");
+    group.write_file("mint.pem", ours.pem());
+    private(&group.write_file("mint.key", ours.key_pem()));
+    let address = group.addr("mint").to_string();
+    let certgend = group.daemon("certgend").env("UDP_LISTEN_ADDR", &address).start().await;
+    let proxyd = group.proxyd().await;
+    let trust = group.dir().join("mint.pem");
+    let rig = Rig {
+        ours,
+        certgend: Some(certgend),
+        proxyd,
+        trust,
+    };
+    rig.curl("a.test", &nginx, "/hello.txt")
+        .run()
+        .await
+        .assert(200, "hello\n");
+    rig.stop().await;
+}
+
+/// The CA's key is in certgend alone.
+#[tokio::test]
+async fn the_key_of_the_ca_is_nowhere_in_proxyd() {
+    let ca = Ca::new();
+    let nginx = nginx(&ca, &["a.test"]).await;
+    let rig = Rig::start(&ca, Keys::default()).await;
+    rig.curl("a.test", &nginx, "/hello.txt")
+        .run()
+        .await
+        .assert(200, "hello\n");
+    let pem = rig.ours.key_pem();
+    let body: String = pem.lines().filter(|line| !line.starts_with("--")).collect();
+    let der = decode_base64(&body);
+    // The scalar of a P-256 key in PKCS#8 follows its tag and length (RFC 5915 §3).
+    let at = der.windows(2).position(|tag| tag == [4, 32]).unwrap() + 2;
+    let secret = &der[at..at + 32];
+    // A leaf's certificate is there, so the scan sees what there is.
+    assert!(is_in_memory(rig.proxyd.pid(), b"Interception CA"));
+    assert!(!is_in_memory(rig.proxyd.pid(), secret));
+    assert!(!is_in_memory(rig.proxyd.pid(), &body.as_bytes()[body.len() / 2..]));
+    for entry in std::fs::read_dir(format!("/proc/{}/fd", rig.proxyd.pid())).unwrap() {
+        let target = std::fs::read_link(entry.unwrap().path()).unwrap_or_default();
+        assert!(!target.ends_with("mint.key"), "{target:?}");
+    }
+    rig.stop().await;
+}
+
+fn decode_base64(text: &str) -> Vec<u8> {
+    let value = |b: u8| match b {
+        b'A'..=b'Z' => b - b'A',
+        b'a'..=b'z' => b - b'a' + 26,
+        b'0'..=b'9' => b - b'0' + 52,
+        b'+' => 62,
+        _ => 63,
+    };
+    let mut out = Vec::new();
+    for four in text.trim_end_matches('=').as_bytes().chunks(4) {
+        let bits = four.iter().fold(0_u32, |bits, &b| bits << 6 | u32::from(value(b))) << (6 * (4 - four.len()));
+        out.extend_from_slice(&bits.to_be_bytes()[1..four.len()]);
+    }
+    out
+}
+
+/// Whether these bytes are anywhere in the memory of a process that it may write to.
+fn is_in_memory(pid: u32, wanted: &[u8]) -> bool {
+    use std::os::unix::fs::FileExt as _;
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+    let memory = std::fs::File::open(format!("/proc/{pid}/mem")).unwrap();
+    let mut seen = 0;
+    for line in maps.lines() {
+        let mut words = line.split_ascii_whitespace();
+        let (Some(range), Some(rights)) = (words.next(), words.next()) else {
+            continue;
+        };
+        if !rights.starts_with("rw") {
+            continue;
+        }
+        let (start, end) = range.split_once('-').unwrap();
+        let [start, end] = [start, end].map(|hex| u64::from_str_radix(hex, 16).unwrap());
+        let mut bytes = vec![0; usize::try_from(end - start).unwrap().min(256 << 20)];
+        if memory.read_exact_at(&mut bytes, start).is_ok() {
+            seen += bytes.len();
+            if bytes.windows(wanted.len()).any(|window| window == wanted) {
+                return true;
+            }
+        }
+    }
+    assert!(seen > 1 << 20, "the memory of {pid} was read");
+    false
+}
