@@ -1,5 +1,7 @@
 //! TLS interception with the real daemons: what clients and upstreams that know nothing of it make of it.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::path::PathBuf;
 use std::process::Stdio;
 
@@ -67,6 +69,7 @@ auditor:
     {auditor}
 server:
   - {{name: http, type: http_proxy, listen: '127.0.0.1:%http%', escaper: out, auditor: audit}}
+  - {{name: socks, type: socks_proxy, listen: '127.0.0.1:%socks%', escaper: out, auditor: audit}}
 certgend:
   backend: {{ca_certificate: '%dir%/mint.pem', ca_private_key: '%dir%/mint.key'}}
   {certgend}
@@ -372,48 +375,211 @@ async fn a_client_that_stops_in_its_handshake_is_timed_out() {
     rig.stop().await;
 }
 
+/// What `openssl s_client` says that saves or uses a session, and fetches.
+async fn s_client(rig: &Rig, nginx: &Nginx, flag: &str) -> String {
+    let mut client = Command::new("openssl");
+    client
+        .args(["s_client", "-servername", "a.test", "-verify_return_error", "-ign_eof"])
+        .arg("-connect")
+        .arg(nginx.tls_addr().to_string())
+        .arg("-proxy")
+        .arg(rig.proxyd.addr("http").to_string())
+        .arg("-CAfile")
+        .arg(&rig.trust)
+        .arg(flag)
+        .arg(rig.proxyd.group().dir().join("session"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    let mut child = client.spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let request = b"GET /hello.txt HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n";
+    tokio::io::AsyncWriteExt::write_all(&mut stdin, request).await.unwrap();
+    let output = child.wait_with_output().await.unwrap();
+    drop(stdin);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.contains("hello\n"), "{output:?}");
+    text
+}
+
 #[tokio::test]
 async fn sessions_are_resumed_on_both_sides() {
     let ca = Ca::new();
     let nginx = nginx(&ca, &["a.test"]).await;
     let rig = Rig::start(&ca, Keys::default()).await;
-    let session = rig.proxyd.group().dir().join("session");
     for (flag, resumed) in [("-sess_out", false), ("-sess_in", true)] {
-        let mut client = Command::new("openssl");
-        client
-            .args([
-                "s_client",
-                "-servername",
-                "a.test",
-                "-verify_return_error",
-                "-ign_eof",
-                "-connect",
-            ])
-            .arg(nginx.tls_addr().to_string())
-            .arg("-proxy")
-            .arg(rig.proxyd.addr("http").to_string())
-            .arg("-CAfile")
-            .arg(&rig.trust)
-            .arg(flag)
-            .arg(&session);
-        client
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true);
-        let mut child = client.spawn().unwrap();
-        let mut stdin = child.stdin.take().unwrap();
-        let request = b"GET /hello.txt HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n";
-        tokio::io::AsyncWriteExt::write_all(&mut stdin, request).await.unwrap();
-        let output = child.wait_with_output().await.unwrap();
-        drop(stdin);
-        let text = String::from_utf8_lossy(&output.stdout);
-        assert!(text.contains("hello\n"), "{output:?}");
+        let text = s_client(&rig, &nginx, flag).await;
         assert_eq!(text.contains("Reused, TLSv1.3"), resumed, "{text}");
         // The upstream's session is ours, whoever the client was.
         assert_eq!(text.contains("X-Resumed: r"), resumed, "{text}");
     }
     rig.stop().await;
+}
+
+/// TLS-17.
+#[tokio::test]
+async fn a_reload_leaves_tickets_and_certificates_good() {
+    let ca = Ca::new();
+    let nginx = nginx(&ca, &["a.test"]).await;
+    let mut rig = Rig::start(&ca, Keys::default()).await;
+    s_client(&rig, &nginx, "-sess_out").await;
+    rig.proxyd.reload().await.unwrap();
+    // Nobody is there who could make another one.
+    rig.certgend.take().unwrap().kill9().await;
+    let text = s_client(&rig, &nginx, "-sess_in").await;
+    assert!(text.contains("Reused, TLSv1.3"), "{text}");
+    rig.curl("a.test", &nginx, "/hello.txt")
+        .run()
+        .await
+        .assert(200, "hello\n");
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_socks_client_is_intercepted_too() {
+    let ca = Ca::new();
+    let nginx = nginx(&ca, &["a.test"]).await;
+    let rig = Rig::start(&ca, Keys::default()).await;
+    let answer = curl("https://a.test/hello.txt")
+        .arg("-x")
+        .arg(format!("socks5://{}", rig.proxyd.addr("socks")))
+        .arg("--connect-to")
+        .arg(format!("::{}", nginx.tls_addr()))
+        .trust(&rig.trust)
+        .run()
+        .await;
+    answer.assert(200, "hello\n");
+    assert_eventually!(rig.intercepted("HttpForward").await.len() == 1);
+    rig.stop().await;
+}
+
+/// TLS-01: what is inside and nobody knows passes, to its end.
+#[tokio::test]
+async fn a_protocol_that_nobody_knows_passes_inside_of_tls() {
+    let ca = Ca::new();
+    let rig = Rig::start(&ca, Keys::default()).await;
+    let dir = rig.proxyd.group().dir().to_owned();
+    ca.issue(&["a.test"]).write(&dir, "upstream");
+    let port = sluice_testkit::Port::free();
+    let mut server = Command::new("openssl");
+    server
+        .args([
+            "s_server",
+            "-rev",
+            "-cert",
+            "upstream.pem",
+            "-key",
+            "upstream.key",
+            "-accept",
+        ])
+        .arg(port.addr().to_string())
+        .current_dir(&dir)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true);
+    let mut server = server.spawn().unwrap();
+    assert_eventually!(tokio::net::TcpStream::connect(port.addr()).await.is_ok());
+    let mut client = Command::new("openssl");
+    client
+        .args([
+            "s_client",
+            "-quiet",
+            "-no_ign_eof",
+            "-servername",
+            "a.test",
+            "-verify_return_error",
+            "-connect",
+        ])
+        .arg(port.addr().to_string())
+        .arg("-proxy")
+        .arg(rig.proxyd.addr("http").to_string())
+        .arg("-CAfile")
+        .arg(&rig.trust)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .kill_on_drop(true);
+    let mut client = client.spawn().unwrap();
+    let mut stdin = client.stdin.take().unwrap();
+    let mut stdout = client.stdout.take().unwrap();
+    tokio::io::AsyncWriteExt::write_all(&mut stdin, b"hello inside\n")
+        .await
+        .unwrap();
+    let mut answer = [0; 13];
+    tokio::io::AsyncReadExt::read_exact(&mut stdout, &mut answer)
+        .await
+        .unwrap();
+    assert_eq!(&answer, b"edisni olleh\n");
+    drop(stdin);
+    client.wait().await.unwrap();
+    assert_eventually!(finished(&rig.proxyd).len() == 1);
+    let task = finished(&rig.proxyd).remove(0);
+    assert_eq!(
+        (&task["reason"], &task["c_rd_bytes"], &task["c_wr_bytes"]),
+        (&json!("ClosedByClient"), &json!(13), &json!(13)),
+        "{task}"
+    );
+    let found: Vec<_> = rig
+        .proxyd
+        .log_records("Inspect")
+        .iter()
+        .map(|r| r["protocol"].clone())
+        .collect();
+    assert_eq!(found, ["tls_modern", "_unknown"]);
+    server.kill().await.unwrap();
+    rig.stop().await;
+}
+
+/// An upstream that wants to know who its client is cannot be told, and the record says what it did then.
+#[tokio::test]
+async fn an_upstream_that_demands_a_certificate_is_logged_with_its_alert() {
+    let ca = Ca::new();
+    for (version, alert) in [("-tls1_2", "handshake_failure"), ("-tls1_3", "certificate_required")] {
+        let rig = Rig::start(&ca, Keys::default()).await;
+        let dir = rig.proxyd.group().dir().to_owned();
+        ca.issue(&["a.test"]).write(&dir, "upstream");
+        let port = sluice_testkit::Port::free();
+        let mut server = Command::new("openssl");
+        server
+            .args([
+                "s_server",
+                "-Verify",
+                "1",
+                "-www",
+                "-cert",
+                "upstream.pem",
+                "-key",
+                "upstream.key",
+                version,
+            ])
+            .arg("-accept")
+            .arg(port.addr().to_string())
+            .current_dir(&dir)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .kill_on_drop(true);
+        let mut server = server.spawn().unwrap();
+        assert_eventually!(tokio::net::TcpStream::connect(port.addr()).await.is_ok());
+        let answer = curl("https://a.test/")
+            .proxy(rig.proxyd.addr("http"))
+            .arg("--connect-to")
+            .arg(format!("::{}", port.addr()))
+            .trust(&rig.trust)
+            .run()
+            .await;
+        assert_ne!(answer.status, 200, "{answer:?}");
+        assert_eventually!(finished(&rig.proxyd).len() == 1);
+        // With TLS 1.3 the handshake is over by then.
+        let kind = if version == "-tls1_2" { "Intercept" } else { "Task" };
+        let records = rig.proxyd.log_records(kind);
+        let told = records[0]["msg"].as_str().unwrap();
+        assert!(told.contains(alert), "{alert}: {records:?}");
+        server.kill().await.unwrap();
+        rig.stop().await;
+    }
 }
 
 #[tokio::test]

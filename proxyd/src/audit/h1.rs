@@ -5,6 +5,7 @@
 //! whoever looks into it next. Framing is as strict as everywhere.
 
 use std::future::poll_fn;
+use std::io;
 use std::pin::Pin;
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -135,6 +136,13 @@ struct Planned {
     received_at: Timestamp,
     host: Option<Box<str>>,
     notes: ForwardNotes,
+}
+
+/// What happens between two requests.
+enum Event {
+    Client(Fill),
+    Stop,
+    Upstream(io::Result<usize>),
 }
 
 /// What the exchanges of an intercepted connection are bound by.
@@ -314,21 +322,23 @@ impl H1Connection<'_> {
             }
             client.timer.arm(left.min(interval));
             let Client { stream, buf, timer, .. } = &mut *client;
-            let filled = poll_fn(|cx| {
+            let event = poll_fn(|cx| {
                 if let Poll::Ready(filled) = poll_fill(cx, stream, buf, timer) {
-                    return Poll::Ready(Some(filled));
+                    return Poll::Ready(Event::Client(filled));
                 }
                 if self.worker.tasks.is_stopping() {
-                    return Poll::Ready(None);
+                    return Poll::Ready(Event::Stop);
                 }
-                // Its end is the client's. Bytes without a request belong to nobody.
-                upstream.buf.poll_fill(cx, &mut upstream.stream).map(|_| None)
+                upstream.buf.poll_fill(cx, &mut upstream.stream).map(Event::Upstream)
             })
             .await;
-            match filled {
-                Some(Fill::Bytes) => return Ok(true),
-                Some(Fill::Closed | Fill::Failed(_)) | None => return Ok(false),
-                Some(Fill::TimedOut) => {
+            match event {
+                Event::Client(Fill::Bytes) => return Ok(true),
+                // Before the first request this is a refusal, such as of a client without a certificate in TLS 1.3.
+                Event::Upstream(Err(error)) if self.requests == 0 => return Err(TaskError::UpstreamRead(error)),
+                // The server's end is the client's. Bytes without a request belong to nobody.
+                Event::Client(Fill::Closed | Fill::Failed(_)) | Event::Stop | Event::Upstream(_) => return Ok(false),
+                Event::Client(Fill::TimedOut) => {
                     if let Some(end) = self.task.must_end() {
                         return Err(end);
                     }
