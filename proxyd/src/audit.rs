@@ -13,6 +13,7 @@ pub(crate) mod leaf;
 mod log;
 mod protocol;
 mod refusal;
+mod stats;
 pub(crate) mod tls;
 
 use std::path::Path;
@@ -34,6 +35,7 @@ pub(crate) use tls::{SetUpError, Surroundings};
 
 pub(crate) use config::{AuditorConfig, AuditorKind, UserAudit};
 pub(crate) use log::InspectSource;
+pub(crate) use stats::Registered;
 
 /// A node of the `auditor` section at work.
 pub(crate) struct Auditor {
@@ -41,6 +43,7 @@ pub(crate) struct Auditor {
     pub(crate) config: AuditorConfig,
     /// Where inspect and intercept records go.
     pub(crate) log: EventLogger,
+    pub(crate) stats: Registered,
     ports: Ports,
     limits: sluice_sniff::Limits,
     /// `None`: TLS passes as it is.
@@ -57,7 +60,7 @@ impl Auditor {
     pub(crate) fn new(
         (name, base): (&str, &Path),
         config: &AuditorConfig,
-        log: EventLogger,
+        (log, stats): (EventLogger, Registered),
         around: &Surroundings,
         running: Option<&Self>,
     ) -> Result<Self, SetUpError> {
@@ -69,6 +72,7 @@ impl Auditor {
             name: name.into(),
             config: config.clone(),
             log,
+            stats,
             ports: Ports::new(&config.server_tcp_portmap, &config.client_tcp_portmap),
             limits: sluice_sniff::Limits {
                 ftp_greeting: sizes.ftp_greeting_msg.as_usize(),

@@ -14,7 +14,7 @@ use sluice_tls::BuildError;
 use sluice_tls::config::TicketerConfig;
 use sluice_tls::server::Ticketer;
 
-use crate::audit::{Auditor, AuditorKind, Surroundings};
+use crate::audit::{Auditor, AuditorKind, Registered, Surroundings};
 use crate::config::{EscaperConfig, ProxydConfig, ServerConfig, listen_spec};
 use crate::escaper::direct_fixed::DirectFixed;
 use crate::escaper::dummy_deny::DummyDeny;
@@ -120,7 +120,11 @@ impl Builder<'_> {
             }
             let log = self.logs.logger(LogKind::Audit, &format!("la-{}", entry.name));
             let named = (entry.name.as_str(), entry.place.base_dir());
-            let auditor = Auditor::new(named, config, log, &self.around, running.map(Arc::as_ref))
+            let stats = match running {
+                Some(running) => running.stats.clone(),
+                None => Registered::new(&entry.name, self.stats.registry()),
+            };
+            let auditor = Auditor::new(named, config, (log, stats), &self.around, running.map(Arc::as_ref))
                 .with_context(|| format!("auditor `{}`", entry.name))?;
             Ok((entry.name.clone(), Arc::new(auditor)))
         };

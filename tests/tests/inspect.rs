@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use sluice_testkit::{Ca, Daemon, Nginx, Origin, Port, Process, Wire, assert_eventually, curl};
+use sluice_testkit::{Ca, Daemon, Nginx, Origin, Port, Process, Statsd, Wire, assert_eventually, curl};
 use sluice_tests::{finished, noise, proxy};
 use tokio::process::Command;
 
@@ -448,6 +448,34 @@ async fn curl_is_told_that_http_2_is_blocked() {
     assert_ne!((answer.exit, answer.connect_status), (0, 200));
     assert_eq!(answer.connect_status, 200);
     assert_one(daemon, "http_2", "ForbiddenByRule").await;
+}
+
+#[tokio::test]
+async fn what_is_found_and_what_is_blocked_is_counted_over_a_reload() {
+    let statsd = Statsd::start();
+    let stat = format!("stat: {{target_udp: {}, emit_interval: 50ms}}\n", statsd.addr());
+    let yaml = |chars: u32| audited(&format!("smtp_inspect_policy: block, log_uri_max_chars: {chars}"), "") + &stat;
+    let daemon = Daemon::proxyd(&yaml(10)).start().await;
+    let smtp = greets(b"220 mail.test ESMTP\r\n");
+    let echo = Origin::echo();
+    for yaml in [yaml(20), yaml(20)] {
+        let mut wire = daemon.http_connect(smtp.addr()).await;
+        wire.rest().await;
+        let mut wire = daemon.http_connect(echo.addr()).await;
+        assert_eq!(wire.echo(b"SSH-2.0-x\r\n").await, b"SSH-2.0-x\r\n");
+        daemon.reload_with(&yaml).await;
+    }
+    for (name, protocol, sum) in [
+        ("total", "smtp", 2.0),
+        ("blocked", "smtp", 2.0),
+        ("total", "ssh", 2.0),
+        ("blocked", "ssh", 0.0),
+    ] {
+        let name = format!("sluice.auditor.inspect.{name}");
+        let tags = [("auditor", "watch"), ("protocol", protocol)];
+        assert_eventually!(statsd.total(&name, &tags) == sum);
+    }
+    daemon.stop().await.assert_clean();
 }
 
 const TOKEN: &str = "$5$saltsalt12345678$goDNvcrNj8LWxZUR8xlOdUf7utTe2wtzGpTUpwir9L1";

@@ -58,6 +58,35 @@ pub enum Protocol {
 }
 
 impl Protocol {
+    /// All of them, each at the place of its number.
+    pub const ALL: [Self; 25] = [
+        Self::BitTorrent,
+        Self::Dns,
+        Self::Ftp,
+        Self::Http1,
+        Self::Http2,
+        Self::Http3,
+        Self::Imap,
+        Self::Ldap,
+        Self::Mqtt,
+        Self::Nats,
+        Self::Nnsp,
+        Self::Nntp,
+        Self::Pop3,
+        Self::Rtmp,
+        Self::Rtsp,
+        Self::Smpp,
+        Self::Smtp,
+        Self::Ssh,
+        Self::SshLegacy,
+        Self::SslLegacy,
+        Self::Stomp,
+        Self::TlsLegacy,
+        Self::TlsModern,
+        Self::TlsTlcp,
+        Self::Websocket,
+    ];
+
     /// The name in logs.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

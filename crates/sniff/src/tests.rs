@@ -294,6 +294,18 @@ fn a_hello_that_contradicts_itself_is_refused() {
 }
 
 #[test]
+fn protocols_are_listed_by_number_with_names_of_their_own() {
+    let names: std::collections::BTreeSet<_> = Protocol::ALL.iter().map(|protocol| protocol.as_str()).collect();
+    assert_eq!(names.len(), Protocol::ALL.len());
+    assert!(
+        Protocol::ALL
+            .iter()
+            .enumerate()
+            .all(|(at, protocol)| *protocol as usize == at)
+    );
+}
+
+#[test]
 fn seeds_of_the_fuzz_target_hold() {
     let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/corpus/sniff_stream");
     let mut seeds = 0;

@@ -58,7 +58,7 @@ pub(crate) fn spawn(flow: Flow, client: Client, upstream: UpstreamEnd) {
 
 /// What a layer of a stream is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Found {
+pub(crate) enum Found {
     Known(Protocol),
     /// It did not show in time.
     Timeout,
@@ -66,7 +66,8 @@ enum Found {
 }
 
 impl Found {
-    fn name(self) -> &'static str {
+    /// The name in logs and metrics.
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Known(protocol) => protocol.as_str(),
             Self::Timeout => "_timeout",
@@ -99,7 +100,7 @@ async fn run(mut flow: Box<Flow>, mut client: Client, (stream, first, limit): Up
             Err(error) => return give_up(*flow, &client, &error),
         }
     };
-    flow.log_inspect(InspectSource::StreamInspection, found.name());
+    flow.note_found(InspectSource::StreamInspection, found);
     match decide(&flow, found) {
         Decision::Bypass => {
             let Flow { task, worker, .. } = *flow;
@@ -154,6 +155,7 @@ async fn block(mut flow: Flow, mut client: Client, found: Found) {
         Found::Known(protocol) => refusal::of(protocol),
         Found::Timeout | Found::Unknown => b"",
     };
+    flow.auditor.stats.blocked(found);
     flow.task.failed(&TaskError::ProtocolBlocked(found.name()));
     if !answer.is_empty() && client.send_last(answer, flow.task.stall_limit()).await.is_ok() {
         flow.task.traffic.wrote_client(answer.len() as u64);

@@ -6,9 +6,10 @@ use sluice_config::value::InspectAction;
 use sluice_sniff::Protocol;
 
 use super::h1::{End, Next};
+use super::inspect::{self, Found};
 use super::intercept::Subject;
 use super::tls::{Outcome, Sides, of_alpn};
-use super::{Flow, InspectSource, inspect};
+use super::{Flow, InspectSource};
 use crate::error::TaskError;
 use crate::tunnel;
 use crate::user::Permit;
@@ -51,12 +52,12 @@ pub(super) async fn tls(mut flow: Box<Flow>, sides: Sides) {
     match alpn.as_deref().and_then(of_alpn) {
         Some(Protocol::Http1) => {
             flow.depth += 1;
-            flow.log_inspect(InspectSource::TlsAlpn, Protocol::Http1.as_str());
+            flow.note_found(InspectSource::TlsAlpn, Found::Known(Protocol::Http1));
             http1(flow, sides).await;
         }
         Some(Protocol::Http2) => {
             flow.depth += 1;
-            flow.log_inspect(InspectSource::TlsAlpn, Protocol::Http2.as_str());
+            flow.note_found(InspectSource::TlsAlpn, Found::Known(Protocol::Http2));
             relay(*flow, sides);
         }
         _ => look_into(*flow, sides),
@@ -80,7 +81,7 @@ pub(super) async fn http1(mut flow: Box<Flow>, sides: Sides) {
         }
         Ok(End::Left(sides, Next::Upgrade(protocol))) if protocol.eq_ignore_ascii_case("websocket") => {
             flow.depth += 1;
-            flow.log_inspect(InspectSource::HttpUpgrade, Protocol::Websocket.as_str());
+            flow.note_found(InspectSource::HttpUpgrade, Found::Known(Protocol::Websocket));
             relay(*flow, sides);
         }
         Ok(End::Left(sides, Next::Upgrade(_))) => look_into(*flow, sides),

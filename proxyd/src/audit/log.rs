@@ -9,6 +9,7 @@ use sluice_telemetry::value::Uuid;
 use sluice_telemetry::{LogType, Record, keys};
 
 use super::Flow;
+use super::inspect::Found;
 
 /// How a protocol came to be known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,15 +43,16 @@ pub(crate) struct InspectRecord {
 }
 
 impl Flow {
-    /// Writes what the current layer is found to be.
-    pub(crate) fn log_inspect(&self, source: InspectSource, protocol: &'static str) {
+    /// Counts and writes what the current layer is found to be.
+    pub(crate) fn note_found(&self, source: InspectSource, found: Found) {
+        self.auditor.stats.found(found);
         self.auditor.log.log_with(|| InspectRecord {
             auditor_name: Arc::clone(&self.auditor.name),
             task_id: self.task.id,
             depth: self.depth,
             upstream: self.upstream.clone(),
             source,
-            protocol,
+            protocol: found.name(),
         });
     }
 }

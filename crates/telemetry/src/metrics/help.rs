@@ -24,6 +24,14 @@ pub(super) fn help(name: &str) -> Option<&'static str> {
 
 /// Sorted by name.
 const HELP: &[(&str, &str)] = &[
+    (
+        "auditor.inspect.blocked",
+        "Layers of streams that were refused for their protocol",
+    ),
+    (
+        "auditor.inspect.total",
+        "Layers of streams whose protocol was looked for",
+    ),
     ("backend.refresh_ok", "Keys made for certificates that mirror none"),
     ("backend.refresh_total", "Keys begun for certificates that mirror none"),
     (
