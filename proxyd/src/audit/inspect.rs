@@ -53,7 +53,13 @@ pub(crate) fn start(
 /// Inspects the next layer of a stream, in a task of its own.
 pub(crate) fn spawn(flow: Flow, client: Client, upstream: UpstreamEnd) {
     let worker = Arc::clone(&flow.worker);
-    worker.spawn(run(Box::new(flow), client, upstream));
+    worker.spawn(run(Box::new(flow), None, client, upstream));
+}
+
+/// The same of a layer whose protocol is known by what led to it: policies are asked as if its bytes told.
+pub(crate) fn spawn_known(flow: Flow, known: (InspectSource, Protocol), client: Client, upstream: UpstreamEnd) {
+    let worker = Arc::clone(&flow.worker);
+    worker.spawn(run(Box::new(flow), Some(known), client, upstream));
 }
 
 /// What a layer of a stream is.
@@ -85,7 +91,12 @@ enum Decision {
     InterceptTls,
 }
 
-async fn run(mut flow: Box<Flow>, mut client: Client, (stream, first, limit): UpstreamEnd) {
+async fn run(
+    mut flow: Box<Flow>,
+    known: Option<(InspectSource, Protocol)>,
+    mut client: Client,
+    (stream, first, limit): UpstreamEnd,
+) {
     flow.depth += 1;
     let mut upstream = UpstreamSide {
         stream,
@@ -94,13 +105,16 @@ async fn run(mut flow: Box<Flow>, mut client: Client, (stream, first, limit): Up
     upstream.buf.put(&first);
     let found = if flow.depth > flow.auditor.config.protocol_inspection.inspect_max_depth {
         Found::Unknown
+    } else if let Some((_, protocol)) = known {
+        Found::Known(protocol)
     } else {
         match find(&flow, &mut client, &mut upstream).await {
             Ok(found) => found,
             Err(error) => return give_up(*flow, &client, &error),
         }
     };
-    flow.note_found(InspectSource::StreamInspection, found);
+    let source = known.map_or(InspectSource::StreamInspection, |(source, _)| source);
+    flow.note_found(source, found);
     match decide(&flow, found) {
         Decision::Bypass => {
             let Flow { task, worker, .. } = *flow;
@@ -108,8 +122,9 @@ async fn run(mut flow: Box<Flow>, mut client: Client, (stream, first, limit): Up
             tunnel::spawn(&worker, client, upstream, task);
         }
         Decision::Block => block(*flow, client, found).await,
-        Decision::InterceptHttp1 => layer::http1(flow, sides(client, upstream, limit)).await,
-        Decision::InterceptTls => layer::tls(flow, sides(client, upstream, limit)).await,
+        // What these need is not kept by those that still wait for their first byte.
+        Decision::InterceptHttp1 => Box::pin(layer::http1(flow, sides(client, upstream, limit))).await,
+        Decision::InterceptTls => Box::pin(layer::tls(flow, sides(client, upstream, limit))).await,
     }
 }
 

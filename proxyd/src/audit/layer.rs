@@ -6,10 +6,9 @@ use sluice_config::value::InspectAction;
 use sluice_sniff::Protocol;
 
 use super::h1::{End, Next};
-use super::inspect::{self, Found};
 use super::intercept::Subject;
 use super::tls::{Outcome, Sides, of_alpn};
-use super::{Flow, InspectSource};
+use super::{Flow, InspectSource, inspect};
 use crate::error::TaskError;
 use crate::tunnel;
 use crate::user::Permit;
@@ -50,17 +49,8 @@ pub(super) async fn tls(mut flow: Box<Flow>, sides: Sides) {
     };
     flow.task.relaying();
     match alpn.as_deref().and_then(of_alpn) {
-        Some(Protocol::Http1) => {
-            flow.depth += 1;
-            flow.note_found(InspectSource::TlsAlpn, Found::Known(Protocol::Http1));
-            http1(flow, sides).await;
-        }
-        Some(Protocol::Http2) => {
-            flow.depth += 1;
-            flow.note_found(InspectSource::TlsAlpn, Found::Known(Protocol::Http2));
-            relay(*flow, sides);
-        }
-        _ => look_into(*flow, sides),
+        Some(protocol) => look_into_known(*flow, (InspectSource::TlsAlpn, protocol), sides),
+        None => look_into(*flow, sides),
     }
 }
 
@@ -80,9 +70,7 @@ pub(super) async fn http1(mut flow: Box<Flow>, sides: Sides) {
             look_into(*flow, sides);
         }
         Ok(End::Left(sides, Next::Upgrade(protocol))) if protocol.eq_ignore_ascii_case("websocket") => {
-            flow.depth += 1;
-            flow.note_found(InspectSource::HttpUpgrade, Found::Known(Protocol::Websocket));
-            relay(*flow, sides);
+            look_into_known(*flow, (InspectSource::HttpUpgrade, Protocol::Websocket), sides);
         }
         Ok(End::Left(sides, Next::Upgrade(_))) => look_into(*flow, sides),
     }
@@ -92,6 +80,12 @@ pub(super) async fn http1(mut flow: Box<Flow>, sides: Sides) {
 fn look_into(flow: Flow, Sides { client, mut upstream }: Sides) {
     let upstream = (upstream.stream, upstream.buf.take_all(), upstream.limit);
     inspect::spawn(flow, *client, upstream);
+}
+
+/// The same where it is known what that is.
+fn look_into_known(flow: Flow, known: (InspectSource, Protocol), Sides { client, mut upstream }: Sides) {
+    let upstream = (upstream.stream, upstream.buf.take_all(), upstream.limit);
+    inspect::spawn_known(flow, known, *client, upstream);
 }
 
 /// Lets the rest pass as it is.
