@@ -12,6 +12,7 @@ use thiserror::Error;
 
 use crate::audit::tls::TlsError;
 use crate::connect::ConnectError;
+use crate::icap::IcapError;
 use crate::user::Refusal;
 
 /// An end of a task other than the regular one of an HTTP exchange.
@@ -41,6 +42,8 @@ pub(crate) enum TaskError {
     DomainOfClient(#[from] DomainOfClient),
     #[error("the Host field names another host than the URL")]
     HostMismatch,
+    #[error(transparent)]
+    Icap(#[from] IcapError),
     #[error("no byte passed for too long")]
     Idle,
     #[error("interception failed: {0}")]
@@ -110,6 +113,7 @@ impl TaskError {
                     }
                 }
             },
+            Self::Icap(_) => "InternalAdapterError",
             Self::Idle => "Idle",
             Self::AnotherTarget
             | Self::BadPathIndex

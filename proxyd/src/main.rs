@@ -18,6 +18,7 @@ mod error;
 mod escaper;
 mod haproxy;
 mod http;
+mod icap;
 mod listen;
 mod objects;
 mod record;

@@ -7,12 +7,16 @@ use std::time::Duration;
 use rustls::client::Resumption;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::CertificateDer;
+use rustls_pki_types::{CertificateDer, ServerName};
+use sluice_addr::Host;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::client::{MIN_HANDSHAKE_TIMEOUT, client_pair};
 use crate::config::RustlsClientConfig;
-use crate::error::BuildError;
+use crate::error::{BuildError, HandshakeError};
 use crate::pem::{Identity, load_certificates};
+use crate::server::rustls_handshake_error;
+use crate::stream::TlsStream;
 
 /// A rustls client that is ready to use.
 #[derive(Clone, Debug)]
@@ -21,6 +25,30 @@ pub struct RustlsClient {
     pub config: Arc<ClientConfig>,
     /// How long a handshake may take.
     pub handshake_timeout: Duration,
+}
+
+impl RustlsClient {
+    /// Shakes hands over `io` with the server that is to prove that it is `name`.
+    ///
+    /// # Errors
+    /// [`HandshakeError`], [`Timeout`](HandshakeError::Timeout) among them. `io` is dropped with it.
+    pub async fn connect<IO>(&self, io: IO, name: &Host) -> Result<TlsStream<IO>, HandshakeError>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
+        let name = match name {
+            Host::Ip(ip) => ServerName::IpAddress((*ip).into()),
+            // A root's dot is no part of a certificate's name, nor of SNI (RFC 6066 §3).
+            Host::Domain(domain) => ServerName::try_from(domain.strip_suffix('.').unwrap_or(domain).to_owned())
+                .map_err(|error| HandshakeError::Library(Box::new(error)))?,
+        };
+        let connector = tokio_rustls::TlsConnector::from(Arc::clone(&self.config));
+        match tokio::time::timeout(self.handshake_timeout, connector.connect(name, io)).await {
+            Ok(Ok(stream)) => Ok(TlsStream::rustls(stream.into())),
+            Ok(Err(error)) => Err(rustls_handshake_error(error)),
+            Err(_) => Err(HandshakeError::Timeout(self.handshake_timeout)),
+        }
+    }
 }
 
 /// Makes ring the provider of every `rustls` in the process that does not choose its own. A `main` calls it first.

@@ -46,7 +46,7 @@ pub(crate) fn status_of(error: &TaskError) -> Option<u16> {
             user::Refusal::FullyLoaded | user::Refusal::RateLimited => 429,
             user::Refusal::ProtocolBanned => 405,
         },
-        TaskError::ServerQuit | TaskError::UdpSocket(_) => 500,
+        TaskError::Icap(_) | TaskError::ServerQuit | TaskError::UdpSocket(_) => 500,
         TaskError::Unimplemented(_) => 501,
         TaskError::UpstreamTimeout(_) => 504,
         TaskError::UpstreamTls(_) => 525,

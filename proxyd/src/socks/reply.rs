@@ -30,6 +30,7 @@ pub(crate) fn code_of(error: &TaskError) -> Option<ReplyCode> {
         | TaskError::ClosedByUpstream
         | TaskError::ClosedEarlyByClient
         | TaskError::HostMismatch
+        | TaskError::Icap(_)
         | TaskError::Idle
         | TaskError::Interception(_)
         | TaskError::InvalidRequest(_)

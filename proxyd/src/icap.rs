@@ -1,0 +1,27 @@
+//! Adapting messages by an ICAP service (RFC 3507).
+//!
+//! A [`Service`] is one service that is asked, as an auditor's `icap_reqmod_service` or `icap_respmod_service` names it;
+//! [`Service::adapt`] asks it about one message. The message comes as a head and a [`BodySource`], whatever protocol it
+//! was sent in, and goes on as an [`Adapted`]: unchanged, changed, or with an answer in its stead. Bodies are passed on as
+//! they come, while the service is still being sent the rest; what is held is the preview, or a small body that is there
+//! as a whole.
+//!
+//! Connections are kept for each thread ([`pool`]), what the service offers is asked for when it is not known or its time
+//! is over ([`service`]). Where it cannot be reached, `bypass` decides; whatever goes wrong later fails the message.
+
+mod body;
+mod config;
+mod connection;
+mod error;
+mod exchange;
+mod pool;
+mod service;
+#[cfg(test)]
+mod tests;
+mod upload;
+
+pub(crate) use body::{Body, BodySource, Flow};
+pub(crate) use config::IcapServiceConfig;
+pub(crate) use error::IcapError;
+pub(crate) use exchange::{Adapted, Ask, Verdict};
+pub(crate) use service::Service;
