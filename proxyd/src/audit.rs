@@ -25,6 +25,7 @@ use sluice_io::Stream;
 use sluice_sniff::Protocol;
 use sluice_telemetry::EventLogger;
 
+use crate::icap::Services;
 use crate::task::Task;
 use crate::user::Permit;
 use crate::worker::Worker;
@@ -49,6 +50,8 @@ pub(crate) struct Auditor {
     /// `None`: TLS passes as it is.
     pub(crate) tls: Option<TlsInterception>,
     h1: H1Interception,
+    /// What adapts messages, of forward proxies too.
+    pub(crate) icap: Services,
 }
 
 impl Auditor {
@@ -66,9 +69,12 @@ impl Auditor {
     ) -> Result<Self, SetUpError> {
         let sizes = config.protocol_inspection.data0_size_limit;
         let running = running.and_then(|running| running.tls.as_ref());
+        let (reqmod, respmod) = (&config.icap_reqmod_service, &config.icap_respmod_service);
+        let icap = Services::new(reqmod.as_ref(), respmod.as_ref(), base)?;
         Ok(Self {
             tls: TlsInterception::new(config, base, around, running)?,
-            h1: H1Interception::new(config),
+            h1: H1Interception::new(config, icap.clone()),
+            icap,
             name: name.into(),
             config: config.clone(),
             log,
@@ -94,6 +100,12 @@ impl Auditor {
             Some(_) => return false,
         };
         draw(ratio)
+    }
+
+    /// Draws whether one more request of a forward proxy is adapted. Here inspection need not be on for the user.
+    pub(crate) fn adapts_request(&self, permit: Option<&Permit>) -> bool {
+        let of_user = permit.and_then(|permit| permit.user.config.audit.task_audit_ratio);
+        !self.icap.is_empty() && draw(of_user.unwrap_or(self.config.task_audit_ratio))
     }
 
     /// What is done with a stream of `protocol` to a host, if there is a choice.

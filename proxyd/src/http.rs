@@ -2,8 +2,9 @@
 //! CONNECT and Upgrade make of it.
 //!
 //! [`plan`] decides what each one asks for, [`forward`] finds it an upstream, [`exchange`] gets the response,
-//! [`connect`] makes tunnels, [`reply`] says what a client is told when something fails.
+//! [`adapt`] does the same where ICAP services have a say, [`connect`] makes tunnels, [`reply`] says what a client is told when something fails.
 
+pub(crate) mod adapt;
 pub(crate) mod auth;
 pub(crate) mod body;
 pub(crate) mod connect;

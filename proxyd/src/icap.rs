@@ -24,4 +24,41 @@ pub(crate) use body::{Body, BodySource, Flow};
 pub(crate) use config::IcapServiceConfig;
 pub(crate) use error::IcapError;
 pub(crate) use exchange::{Adapted, Ask, Verdict};
-pub(crate) use service::Service;
+pub(crate) use service::{Service, ServiceError};
+
+use std::path::Path;
+use std::sync::Arc;
+
+use sluice_icap::Method;
+
+/// The services of one auditor.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Services {
+    pub(crate) reqmod: Option<Arc<Service>>,
+    pub(crate) respmod: Option<Arc<Service>>,
+}
+
+impl Services {
+    /// Builds them; files are looked for in `base`.
+    ///
+    /// # Errors
+    /// [`ServiceError`] of the first that cannot be built.
+    pub(crate) fn new(
+        reqmod: Option<&IcapServiceConfig>,
+        respmod: Option<&IcapServiceConfig>,
+        base: &Path,
+    ) -> Result<Self, ServiceError> {
+        let build = |config: Option<&IcapServiceConfig>, method| {
+            config.map(|config| Service::new(config, method, base)).transpose()
+        };
+        Ok(Self {
+            reqmod: build(reqmod, Method::Reqmod)?,
+            respmod: build(respmod, Method::Respmod)?,
+        })
+    }
+
+    /// Whether there is none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.reqmod.is_none() && self.respmod.is_none()
+    }
+}

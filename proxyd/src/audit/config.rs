@@ -11,7 +11,10 @@ use sluice_config::value::{
     TlsCertAgent, TlsInterceptionServer,
 };
 use sluice_config::{Entry, Load, NotYet, kinds};
+use sluice_icap::Method;
 use sluice_tls::config::TicketerConfig;
+
+use crate::icap::IcapServiceConfig;
 use sluice_tls::server::Ticketer;
 
 pub(crate) use tls::TlsInterceptionClient;
@@ -76,11 +79,9 @@ pub(crate) struct AuditorConfig {
     #[schemars(skip)]
     pub(crate) imap_interception: Option<NotYet>,
     /// The ICAP service that is asked about requests.
-    #[schemars(skip)]
-    pub(crate) icap_reqmod_service: Option<NotYet>,
+    pub(crate) icap_reqmod_service: Option<IcapServiceConfig>,
     /// The ICAP service that is asked about responses.
-    #[schemars(skip)]
-    pub(crate) icap_respmod_service: Option<NotYet>,
+    pub(crate) icap_respmod_service: Option<IcapServiceConfig>,
     /// Where streams are detoured to.
     #[schemars(skip)]
     pub(crate) stream_detour_service: Option<NotYet>,
@@ -148,6 +149,14 @@ impl Default for AuditorConfig {
 impl AuditorConfig {
     /// Records what does not go together, and what asks for something that is not built.
     pub(crate) fn check(&self, load: &mut Load, entry: &Entry<AuditorKind>) {
+        for (key, service, method) in [
+            ("icap_reqmod_service", &self.icap_reqmod_service, Method::Reqmod),
+            ("icap_respmod_service", &self.icap_respmod_service, Method::Respmod),
+        ] {
+            if let Some(service) = service {
+                service.check(load, &entry.place, key, method);
+            }
+        }
         let inspection = &self.protocol_inspection;
         for (key, span) in [
             ("data0_wait_timeout", inspection.data0_wait_timeout),

@@ -25,8 +25,10 @@ use super::intercept::{Detail, RequestNotes, Subject};
 use super::tls::Sides;
 use crate::client::{Client, Fill, poll_fill};
 use crate::error::TaskError;
+use crate::http::adapt::Adaptation;
 use crate::http::exchange::{self, Exchange, Failure, Outcome, Setting, Terms, Upstream, binds_connection};
 use crate::http::reply::status_of;
+use crate::icap::Services;
 use crate::record::ForwardNotes;
 use crate::task::Task;
 use crate::worker::Worker;
@@ -43,6 +45,8 @@ pub(crate) struct H1Interception {
     steal_forwarded_for: bool,
     /// Characters of a URI in records.
     log_uri_max_chars: usize,
+    /// What adapts messages.
+    icap: Services,
 }
 
 /// How an intercepted connection ends, apart from failures.
@@ -63,7 +67,7 @@ pub(crate) enum Next {
 
 impl H1Interception {
     /// What runs by `config`.
-    pub(crate) fn new(config: &AuditorConfig) -> Self {
+    pub(crate) fn new(config: &AuditorConfig, icap: Services) -> Self {
         let keys = &config.h1_interception;
         let line = u32::try_from(keys.body_line_max_length).unwrap_or(u32::MAX);
         let limits = |head: ByteSize| Limits {
@@ -81,6 +85,7 @@ impl H1Interception {
             request_timeout: keys.req_header_recv_timeout.0,
             steal_forwarded_for: keys.steal_forwarded_for,
             log_uri_max_chars: config.log_uri_max_chars,
+            icap,
         }
     }
 
@@ -149,6 +154,7 @@ enum Event {
 struct OfConnection<'a> {
     terms: Terms,
     worker: &'a Worker,
+    icap: &'a Services,
 }
 
 impl Setting for OfConnection<'_> {
@@ -170,6 +176,13 @@ impl Setting for OfConnection<'_> {
                 let _ = put_field(out, field.name, field.value);
             }
         }
+    }
+
+    fn adaptation(&self) -> Option<Adaptation<'_>> {
+        (!self.icap.is_empty()).then_some(Adaptation {
+            services: self.icap,
+            tasks: &self.worker.tasks,
+        })
     }
 }
 
@@ -243,6 +256,7 @@ impl H1Connection<'_> {
         let setting = OfConnection {
             terms: self.options.terms,
             worker: self.worker,
+            icap: &self.options.icap,
         };
         let mut exchange = Exchange {
             setting: &setting,

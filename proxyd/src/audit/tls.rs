@@ -79,6 +79,9 @@ pub(crate) struct Surroundings {
 /// Why interception could not be set up.
 #[derive(Debug, Error)]
 pub(crate) enum SetUpError {
+    /// Of an ICAP service.
+    #[error("ICAP service: {0}")]
+    Icap(#[from] crate::icap::ServiceError),
     #[error("`tls_cert_agent.query_peer_addr`: {0}")]
     Address(#[from] ResolveAddrError),
     #[error("`tls_interception_client`: {0}")]

@@ -4,9 +4,8 @@
 //! request body is still being sent, so that an early answer reaches the client.
 //!
 //! Who exchanges decides what a request is, where its upstream comes from and what becomes of it: see
-//! [`forward`](crate::http::forward) and [`h1`](crate::audit::h1). Whatever adapts messages on their way stands in
-//! [`Exchange::send_request`], where the head and what is there of the body go out, and in [`Exchange::finish`], where
-//! the response's do.
+//! [`forward`](crate::http::forward) and [`h1`](crate::audit::h1). Messages that ICAP services adapt go another way, by
+//! [`adapt`](crate::http::adapt).
 
 use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
@@ -24,6 +23,7 @@ use tokio::time::Instant;
 
 use crate::client::{Client, Fill, Stall, poll_fill, write_all};
 use crate::error::TaskError;
+use crate::http::adapt::{self, Adaptation};
 use crate::http::body::Body;
 use crate::task::Task;
 use crate::traffic::{Downwards, Upwards};
@@ -53,6 +53,8 @@ pub(crate) trait Setting {
     fn is_ending(&self, head: &ResponseHead<'_>) -> bool;
     /// Appends what the response's head gets beside its own fields.
     fn put_headers(&self, head: &ResponseHead<'_>, out: &mut Vec<u8>);
+    /// What adapts the messages, if anything does.
+    fn adaptation(&self) -> Option<Adaptation<'_>>;
 }
 
 /// The bounds of an exchange.
@@ -104,7 +106,7 @@ impl Failure {
         }
     }
 
-    fn late(error: TaskError) -> Self {
+    pub(crate) fn late(error: TaskError) -> Self {
         Self {
             error,
             begun: true,
@@ -155,6 +157,13 @@ pub(crate) struct Exchange<'a> {
 impl Exchange<'_> {
     /// Sends the request over `upstream` and brings the response back.
     pub(crate) async fn run(&mut self, client: &mut Client, upstream: &mut Upstream) -> Result<Outcome, Failure> {
+        let setting = self.setting;
+        if let Some(adaptation) = setting.adaptation()
+            && self.request.awaits != Awaits::Connect
+        {
+            // A large future that most exchanges have no use for.
+            return Box::pin(adapt::run(self, adaptation, client, upstream)).await;
+        }
         let mut upload = self.send_request(client, upstream).await?;
         let limits = self.setting.terms().response_limits;
         let mut partial = Partial::default();
@@ -619,7 +628,7 @@ struct Keep {
 }
 
 /// Whether the peers authenticate the connection rather than the request (Negotiate and NTLM do).
-fn is_connection_bound(request: &Request, head: &ResponseHead<'_>) -> bool {
+pub(crate) fn is_connection_bound(request: &Request, head: &ResponseHead<'_>) -> bool {
     request.binds_connection
         || (matches!(head.status, 401 | 407)
             && head.fields().any(|field| {

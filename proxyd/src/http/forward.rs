@@ -9,9 +9,11 @@ use sluice_io::buffer::{self, ReadBuffer};
 use sluice_tls::HandshakeError;
 use sluice_tls::client::Connector;
 
+use crate::audit::Auditor;
 use crate::client::Client;
 use crate::connect::{Connect, Path};
 use crate::error::TaskError;
+use crate::http::adapt::Adaptation;
 use crate::http::exchange::{Done, Exchange, Failure, Outcome, Setting, Terms, Upstream};
 use crate::http::plan::Forward;
 use crate::http::pool::{Kept, Key, Tls};
@@ -100,6 +102,7 @@ struct OfServer<'a> {
     terms: Terms,
     session: &'a Session,
     path: &'a Path,
+    auditor: Option<&'a Auditor>,
 }
 
 impl Setting for OfServer<'_> {
@@ -114,6 +117,13 @@ impl Setting for OfServer<'_> {
     fn put_headers(&self, head: &ResponseHead<'_>, out: &mut Vec<u8>) {
         self.session.server.options.put_upstream_headers(head, self.path, out);
     }
+
+    fn adaptation(&self) -> Option<Adaptation<'_>> {
+        self.auditor.map(|auditor| Adaptation {
+            services: &auditor.icap,
+            tasks: &self.session.worker.tasks,
+        })
+    }
 }
 
 /// A request at work.
@@ -127,6 +137,8 @@ struct Forwarding<'a> {
 impl Forwarding<'_> {
     /// Serves the request; the upstream comes back where it is still needed.
     async fn run(&mut self, client: &mut Client) -> Result<(Outcome, Option<Upstream>), Failure> {
+        let auditor = self.server.common.auditor.as_deref();
+        let auditor = auditor.filter(|auditor| auditor.adapts_request(self.task.permit()));
         let (mut upstream, mut origin) = self.upstream(&client.peers, false).await.map_err(Failure::early)?;
         loop {
             let setting = OfServer {
@@ -136,6 +148,7 @@ impl Forwarding<'_> {
                 },
                 session: self.session,
                 path: &origin.path,
+                auditor,
             };
             let mut exchange = Exchange {
                 setting: &setting,

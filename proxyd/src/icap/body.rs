@@ -33,9 +33,6 @@ pub(crate) trait BodySource {
 
     /// Trailer lines, each with its CRLF, once the body is complete.
     fn trailers(&mut self) -> Vec<u8>;
-
-    /// Bytes that are still to come, if that is known.
-    fn remaining(&self) -> Option<u64>;
 }
 
 /// A body as it goes on.
@@ -67,14 +64,6 @@ impl<S: BodySource> BodySource for Body<S> {
         match self {
             Self::Adapted(body) => body.scanner.trailers().to_vec(),
             Self::Same { source, .. } => source.trailers(),
-        }
-    }
-
-    fn remaining(&self) -> Option<u64> {
-        match self {
-            Self::Adapted(_) => None,
-            Self::Same { held, ended: true, .. } => Some(held.len() as u64),
-            Self::Same { held, source, .. } => source.remaining().map(|more| more + held.len() as u64),
         }
     }
 }

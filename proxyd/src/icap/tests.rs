@@ -210,10 +210,6 @@ impl BodySource for Pieces {
     fn trailers(&mut self) -> Vec<u8> {
         self.trailers.into()
     }
-
-    fn remaining(&self) -> Option<u64> {
-        None
-    }
 }
 
 fn ask<'a>(request_head: &'a [u8], response_head: &'a [u8]) -> Ask<'a> {
