@@ -151,7 +151,7 @@ async fn adapt(
     let mut framed = Framed::new(request.framing, &terms.request_limits);
     request.body_taken = !request.framing.is_empty();
     let request_read = AtomicBool::new(!request.body_taken);
-    let source = request.body_taken.then(|| Incoming {
+    let source = request.body_taken.then_some(Incoming {
         reader: &mut client_in,
         buf,
         framed: &mut framed,
@@ -357,7 +357,7 @@ async fn adapt(
     }
     let mut framed = Framed::new(head.framing, &limits);
     let response_read = AtomicBool::new(head.framing.is_empty());
-    let source = (!head.framing.is_empty()).then(|| Incoming {
+    let source = (!head.framing.is_empty()).then_some(Incoming {
         reader: &mut up_in,
         buf: &mut *up_buf,
         framed: &mut framed,

@@ -162,7 +162,7 @@ impl IcapServiceConfig {
 
     /// The port, by the scheme if the URL has none.
     pub(crate) fn port(&self) -> u16 {
-        self.url.0.port().unwrap_or(self.default_port())
+        self.url.0.port().unwrap_or_else(|| self.default_port())
     }
 
     /// The port of the scheme.

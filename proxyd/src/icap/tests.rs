@@ -812,6 +812,52 @@ async fn a_unix_socket_comes_first_and_tcp_when_it_does_not_answer() {
     assert!(mock.heard(0).contains("REQMOD"));
 }
 
+#[tokio::test]
+async fn a_service_behind_tls_proves_who_it_is() {
+    let ca = sluice_testkit::Ca::new();
+    let dir = tempfile::tempdir().unwrap();
+    ca.issue(&["icap.test"]).write(dir.path(), "server");
+    let anchor = ca.write(dir.path());
+    let pair = decode_text("{certificate: server.pem, private_key: server.key}").unwrap();
+    let acceptor = sluice_tls::server::TlsServerParams::from_rustls(&pair, dir.path())
+        .unwrap()
+        .rustls()
+        .unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let tasks = Tasks::new();
+    tasks.spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let script = [
+                offers("Allow: 204\r\n"),
+                vec![Until("o.example\r\n\r\n"), say(UNCHANGED)],
+            ]
+            .concat();
+            if let Ok(stream) = acceptor.accept(stream).await {
+                play(stream, script, Arc::new(Mutex::new(vec![String::new()])), 0).await;
+            }
+        }
+    });
+    let with = |more: &str| {
+        let tls = format!(
+            "tls_client: {{no_default_ca_certificate: true, ca_certificate: '{}'}}",
+            anchor.display()
+        );
+        service(
+            &format!("{{url: \"icaps://{address}/s\", {tls}, {more}}}"),
+            Method::Reqmod,
+        )
+    };
+    let got = adapt(&with("tls_name: icap.test"), &ask(GET, b""), None).await;
+    assert_eq!(got.unwrap(), unchanged(None));
+    let refused = adapt(&with("tls_name: other.test"), &ask(GET, b""), None).await;
+    assert!(
+        matches!(refused, Err(TaskError::Icap(IcapError::Tls(_)))),
+        "{refused:?}"
+    );
+}
+
 #[test]
 fn host_has_a_port_that_is_not_the_default_one_and_brackets() {
     // IC-08
