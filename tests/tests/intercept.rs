@@ -31,12 +31,20 @@ struct Keys<'a> {
     client: &'a str,
     /// Of certgend.
     certgend: &'a str,
+    /// Of the HTTP proxy.
+    server: &'a str,
+    /// More sections.
+    sections: &'a str,
 }
 
 impl Rig {
     /// Trusts `upstreams` for upstreams.
     async fn start(upstreams: &Ca, keys: Keys<'_>) -> Self {
-        let group = Self::group(upstreams, &keys);
+        Self::start_in(Self::group(upstreams, &keys)).await
+    }
+
+    /// Starts the daemons of a group.
+    async fn start_in(group: Group) -> Self {
         let ours = Ca::named("Interception CA");
         group.write_file("mint.pem", ours.pem());
         private(&group.write_file("mint.key", ours.key_pem()));
@@ -57,6 +65,8 @@ impl Rig {
             agent,
             client,
             certgend,
+            server,
+            sections,
         } = keys;
         let group = Group::new(&format!(
             "resolver: [{{name: dns, type: deny_all}}]
@@ -68,13 +78,13 @@ auditor:
     tls_interception_client: {{ca_certificate: '%dir%/ca.pem', no_default_ca_certificate: true, {client}}}
     {auditor}
 server:
-  - {{name: http, type: http_proxy, listen: '127.0.0.1:%http%', escaper: out, auditor: audit}}
+  - {{name: http, type: http_proxy, listen: '127.0.0.1:%http%', escaper: out, auditor: audit, {server}}}
   - {{name: socks, type: socks_proxy, listen: '127.0.0.1:%socks%', escaper: out, auditor: audit}}
 certgend:
   backend: {{ca_certificate: '%dir%/mint.pem', ca_private_key: '%dir%/mint.key'}}
   {certgend}
 runtime: {{thread_number: 1, server_offline_delay: 0s, task_wait_delay: 0s, task_wait_timeout: 10s, task_quit_timeout: 1s}}
-"
+{sections}"
         ));
         upstreams.write(group.dir());
         group
@@ -314,6 +324,46 @@ async fn an_insecure_client_goes_on_and_the_record_says_what_was_wrong() {
     rig.stop().await;
 }
 
+/// Of `open sesame`.
+const TOKEN: &str = "$5$saltsalt12345678$goDNvcrNj8LWxZUR8xlOdUf7utTe2wtzGpTUpwir9L1";
+
+/// A user's site has TLS settings of its own; a user who is not looked into sees the upstream's own certificate.
+#[tokio::test]
+async fn what_a_user_says_of_a_site_counts_in_place_of_the_auditors_client() {
+    let (ca, other) = (Ca::new(), Ca::named("Another CA"));
+    let nginx = nginx(&other, &["a.test"]).await;
+    let user = |name: &str, more: &str| format!("{{name: {name}, token: {TOKEN}, {more}}}");
+    let site = "explicit_sites: [{id: s, exact_match: 127.0.0.1, tls_client: {ca_certificate: '%dir%/other.pem'}}]";
+    let users = [
+        user("ali", &format!("audit: {{enable_protocol_inspection: true}}, {site}")),
+        user("bob", "audit: {enable_protocol_inspection: true}"),
+        user("carla", ""),
+    ];
+    let sections = format!("user_group: [{{name: staff, static_users: [{}]}}]\n", users.join(", "));
+    let keys = Keys {
+        server: "user_group: staff",
+        sections: &sections,
+        ..Keys::default()
+    };
+    let group = Rig::group(&ca, &keys);
+    group.write_file("other.pem", other.pem());
+    let rig = Rig::start_in(group).await;
+    for (name, exit, trust) in [
+        ("ali", 0, "mint.pem"),
+        ("bob", 35, "mint.pem"),
+        ("carla", 0, "other.pem"),
+    ] {
+        let answer = rig
+            .untrusting("a.test", &nginx, "/hello.txt")
+            .trust(rig.proxyd.group().dir().join(trust))
+            .args(["-U", &format!("{name}:open sesame")])
+            .run()
+            .await;
+        assert_eq!(answer.exit, exit, "{name}: {answer:?}");
+    }
+    rig.stop().await;
+}
+
 #[tokio::test]
 async fn an_upstream_that_is_no_tls_server_ends_the_connection() {
     let ca = Ca::new();
@@ -372,6 +422,26 @@ async fn a_client_that_stops_in_its_handshake_is_timed_out() {
         wire.send(bytes).await;
         wire.rest().await;
     }
+    // A handshake, and then nothing.
+    let mut client = Command::new("openssl");
+    client
+        .args(["s_client", "-servername", "a.test", "-connect"])
+        .arg(target.to_string())
+        .arg("-proxy")
+        .arg(rig.proxyd.addr("http").to_string())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true);
+    let mut client = client.spawn().unwrap();
+    let stdin = client.stdin.take();
+    client.wait().await.unwrap();
+    drop(stdin);
+    assert_eventually!(finished(&rig.proxyd).len() == 3);
+    let handshakes = rig.intercepted("TlsHandshake").await;
+    let told: Vec<_> = handshakes.iter().map(|record| record["msg"].clone()).collect();
+    assert_eq!(told, ["the client's hello is not complete after 300ms", "ok"]);
+    assert_eq!(finished(&rig.proxyd)[2]["reason"], "Idle");
     rig.stop().await;
 }
 

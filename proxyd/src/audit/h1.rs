@@ -460,6 +460,7 @@ async fn say_goodbye(upstream: &mut Upstream) {
 
 /// Tells a client why its request comes to nothing, and closes.
 async fn turn_away(mut client: Box<Client>, error: &TaskError, head_only: bool, task: &Task) {
+    task.traffic.read_client(client.buf.filled().len() as u64);
     let Some(status) = status_of(error) else { return };
     let mut out = buffer::take();
     Reply {
