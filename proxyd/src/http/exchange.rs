@@ -5,7 +5,7 @@
 //!
 //! Who exchanges decides what a request is, where its upstream comes from and what becomes of it: see
 //! [`forward`](crate::http::forward) and [`h1`](crate::audit::h1). Messages that ICAP services adapt go another way, by
-//! [`adapt`](crate::http::adapt).
+//! [`adapt`].
 
 use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
