@@ -60,6 +60,20 @@ pub(crate) struct Adapted<S> {
 }
 
 impl<S> Adapted<S> {
+    /// A message that no service was asked about.
+    pub(crate) fn untouched(source: Option<S>) -> Self {
+        let body = source.map(|source| Body::Same {
+            held: Vec::new(),
+            ended: false,
+            source,
+        });
+        Self {
+            verdict: Verdict::Unchanged,
+            body,
+            shared: Vec::new(),
+        }
+    }
+
     fn unchanged(upload: Upload<S>, shared: Vec<u8>) -> Self
     where
         S: BodySource,
