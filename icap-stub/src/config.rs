@@ -131,7 +131,7 @@ impl<'de> Deserialize<'de> for HeaderLine {
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct RuleConfig {
     /// Requests only, or responses only.
-    pub(crate) on: Option<Vector>,
+    pub(crate) vector: Option<Vector>,
     /// The host that the HTTP request is for; a domain stands for what is below it, too.
     #[schemars(with = "Option<String>")]
     pub(crate) host: Option<Host>,

@@ -147,7 +147,7 @@ impl Asked {
     }
 
     fn fits(&self, rule: &RuleConfig, method: Method) -> bool {
-        let on = match rule.on {
+        let on = match rule.vector {
             None => true,
             Some(Vector::Reqmod) => method == Method::Reqmod,
             Some(Vector::Respmod) => method == Method::Respmod,
@@ -206,7 +206,7 @@ mod tests {
             assert_eq!(asked.fits(&rule, Method::Reqmod), fits, "{rule:?}");
         }
         let responses = RuleConfig {
-            on: Some(Vector::Respmod),
+            vector: Some(Vector::Respmod),
             ..RuleConfig::default()
         };
         assert!(asked.fits(&responses, Method::Respmod) && !asked.fits(&responses, Method::Reqmod));

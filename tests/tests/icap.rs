@@ -1,6 +1,8 @@
 //! Messages that ICAP services adapt: proxyd with icap-stub, with c-icap, and with servers that misbehave; c-icap-client
 //! with icap-stub.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::fs;
 use std::time::{Duration, Instant};
 
@@ -23,12 +25,12 @@ icap_stub:
     - name: edit
       answer_header: ["X-Rule: seven"]
       rules:
-        - {on: reqmod, path: /bad, answer: block, status: 451, page: "<p>no</p>"}
-        - {on: reqmod, path: /close, answer: close}
-        - {on: reqmod, path: /fail, answer: fail, status: 503}
-        - {on: reqmod, path: /slow, answer: echo, delay: 300ms}
-        - {on: respmod, path: /page, answer: block, status: 403, page: "<p>bad page</p>"}
-        - {on: respmod, path: /new, answer: echo, replace_body: "new body", set_header: "X-New: 1"}
+        - {vector: reqmod, path: /bad, answer: block, status: 451, page: "<p>no</p>"}
+        - {vector: reqmod, path: /close, answer: close}
+        - {vector: reqmod, path: /fail, answer: fail, status: 503}
+        - {vector: reqmod, path: /slow, answer: echo, delay: 300ms}
+        - {vector: respmod, path: /page, answer: block, status: 403, page: "<p>bad page</p>"}
+        - {vector: respmod, path: /new, answer: echo, replace_body: "new body", set_header: "X-New: 1"}
         - {answer: echo, set_header: "X-Seen: yes"}
 "#;
 
