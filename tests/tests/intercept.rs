@@ -267,6 +267,42 @@ async fn the_protocol_is_the_upstreams_choice_and_without_one_it_is_found_out() 
     rig.stop().await;
 }
 
+/// A client that offers nothing else is not let past a policy by the upstream's choice.
+#[tokio::test]
+async fn http_2_that_is_blocked_is_refused_inside_of_tls() {
+    let ca = Ca::new();
+    let nginx = nginx(&ca, &["a.test"]).await;
+    let keys = Keys {
+        auditor: "h2_inspect_policy: block",
+        ..Keys::default()
+    };
+    let rig = Rig::start(&ca, keys).await;
+    // Beside another one it is not offered to the upstream.
+    let both = rig.curl("a.test", &nginx, "/hello.txt").arg("--http2").run().await;
+    both.assert(200, "hello\n");
+    let mut client = Command::new("openssl");
+    client
+        .args(["s_client", "-quiet", "-ign_eof", "-servername", "a.test", "-alpn", "h2"])
+        .args(["-connect", &nginx.tls_addr().to_string()])
+        .args(["-proxy", &rig.proxyd.addr("http").to_string()])
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    let alone = client.output().await.unwrap();
+    // SETTINGS, and GOAWAY with HTTP_1_1_REQUIRED.
+    let refusal = b"\0\0\0\x04\0\0\0\0\0\0\0\x08\x07\0\0\0\0\0\0\0\0\0\0\0\0\x0d";
+    assert_eq!(alone.stdout, refusal, "{}", String::from_utf8_lossy(&alone.stderr));
+    assert_eventually!(finished(&rig.proxyd).len() == 2);
+    assert_eq!(finished(&rig.proxyd)[1]["reason"], "ForbiddenByRule");
+    let last = rig.proxyd.log_records("Inspect").pop().unwrap();
+    assert_eq!(last["protocol"], "http_2", "{last}");
+    assert_eq!(
+        (&last["source"], &last["depth"]),
+        (&json!("tls alpn"), &json!(2)),
+        "{last}"
+    );
+    rig.stop().await;
+}
+
 /// TLS-09: what is wrong with the upstream reaches the client as what it is.
 #[tokio::test]
 async fn a_bad_upstream_is_told_to_the_client_and_logged() {
