@@ -81,12 +81,21 @@ async fn http_and_tls_of_curl_pass_and_are_logged() {
     assert_eventually!(finished(&daemon).len() == 4);
     assert_eq!(found(&daemon), ["http_1", "tls_modern", "tls_modern", "http_1"]);
     let record = daemon.log_records("Inspect").remove(0);
+    let fields: Vec<_> = record.as_object().unwrap().keys().map(String::as_str).collect();
+    let (of_every_record, own) = (
+        ["daemon_name", "log_type", "msg", "pid", "time"],
+        ["auditor_name", "depth", "protocol", "source", "task_id"],
+    );
+    assert!(
+        own.iter().chain(&of_every_record).all(|key| fields.contains(key)),
+        "{record}"
+    );
+    assert_eq!(fields.len(), own.len() + of_every_record.len(), "{record}");
     let task = finished(&daemon).remove(0);
     for (key, value) in [
         ("auditor_name", json!("watch")),
         ("depth", json!(1)),
         ("source", json!("stream inspection")),
-        ("log_type", json!("Inspect")),
         ("task_id", task["task_id"].clone()),
     ] {
         assert_eq!(record[key], value, "{key}: {record}");
