@@ -6,6 +6,7 @@
 
 mod config;
 pub(crate) mod h1;
+pub(crate) mod h2;
 pub(crate) mod inspect;
 pub(crate) mod intercept;
 mod layer;
@@ -15,6 +16,7 @@ mod protocol;
 mod refusal;
 mod stats;
 pub(crate) mod tls;
+mod websocket;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -10,6 +10,7 @@ use sluice_socks::v5::DomainOfClient;
 use sluice_tls::HandshakeError;
 use thiserror::Error;
 
+use crate::audit::h2::H2Error;
 use crate::audit::tls::TlsError;
 use crate::connect::ConnectError;
 use crate::icap::IcapError;
@@ -48,6 +49,8 @@ pub(crate) enum TaskError {
     Idle,
     #[error("interception failed: {0}")]
     Interception(#[source] Box<TlsError>),
+    #[error("HTTP/2 interception: {0}")]
+    Http2(#[source] Box<H2Error>),
     #[error("invalid request: {0}")]
     InvalidRequest(#[from] RequestError),
     #[error("invalid request body: {0}")]
@@ -123,7 +126,7 @@ impl TaskError {
             | Self::InvalidRequestBody(_)
             | Self::InvalidTarget(_)
             | Self::NoUpstream => "InvalidClientProtocol",
-            Self::Interception(_) => "InterceptionError",
+            Self::Http2(_) | Self::Interception(_) => "InterceptionError",
             Self::InvalidResponse(_) | Self::InvalidResponseBody(_) | Self::UnwantedUpgrade => {
                 "InvalidUpstreamProtocol"
             }

@@ -88,6 +88,7 @@ enum Decision {
     Block,
     Bypass,
     InterceptHttp1,
+    InterceptHttp2,
     InterceptTls,
 }
 
@@ -124,6 +125,7 @@ async fn run(
         Decision::Block => block(*flow, client, found).await,
         // What these need is not kept by those that still wait for their first byte.
         Decision::InterceptHttp1 => Box::pin(layer::http1(flow, sides(client, upstream, limit))).await,
+        Decision::InterceptHttp2 => Box::pin(layer::http2(flow, sides(client, upstream, limit))).await,
         Decision::InterceptTls => Box::pin(layer::tls(flow, sides(client, upstream, limit))).await,
     }
 }
@@ -155,6 +157,7 @@ fn decide(flow: &Flow, found: Found) -> Decision {
         Found::Known(Protocol::TlsModern) if flow.auditor.tls.is_some() => Decision::InterceptTls,
         Found::Known(protocol) => match flow.auditor.policy(protocol, &flow.upstream) {
             Some(InspectAction::Block) => Decision::Block,
+            Some(InspectAction::Intercept) if protocol == Protocol::Http2 => Decision::InterceptHttp2,
             Some(InspectAction::Bypass | InspectAction::Detour | InspectAction::Intercept) | None => Decision::Bypass,
         },
         Found::Timeout if user.is_some_and(|user| user.prohibit_timeout_protocol) => Decision::Block,

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sluice_addr::Upstream;
 use sluice_telemetry::keys::{self, Fields};
@@ -9,6 +10,8 @@ use sluice_telemetry::slog::{self, KV, Serializer};
 use sluice_telemetry::value::{Dur, Timestamp, Uuid};
 use sluice_telemetry::{EventLogger, LogType, Record};
 
+use super::h2::{Counts, StreamKind, StreamNote};
+use super::websocket::Handshake;
 use crate::record::ForwardNotes;
 
 /// Whose layer it is. Cheap to clone.
@@ -46,6 +49,17 @@ pub(crate) enum Detail {
     HttpForward(Box<RequestNotes>),
     /// A CONNECT inside.
     HttpConnect { notes: Box<RequestNotes>, next: Upstream },
+    /// An HTTP/2 connection has ended.
+    H2Connection { counts: Counts },
+    /// The upstream of an HTTP/2 connection has answered a PING.
+    H2Ping { round_trip: Duration, counts: Counts },
+    /// A stream of an HTTP/2 connection has ended.
+    H2Stream { note: Box<StreamNote>, uri_max: usize },
+    /// A WebSocket has ended.
+    Websocket {
+        kind: &'static str,
+        handshake: Box<Handshake>,
+    },
     /// An Upgrade inside.
     HttpUpgrade {
         notes: Box<RequestNotes>,
@@ -69,6 +83,14 @@ impl Detail {
             Self::HttpForward(_) => "HttpForward",
             Self::HttpConnect { .. } => "HttpConnect",
             Self::HttpUpgrade { .. } => "HttpUpgrade",
+            Self::H2Connection { .. } => "H2Connection",
+            Self::H2Ping { .. } => "H2Ping",
+            Self::H2Stream { note, .. } => match note.kind {
+                StreamKind::Forward => "H2StreamForward",
+                StreamKind::Connect => "H2Connect",
+                StreamKind::ExtendedConnect(_) => "H2ExtendedConnect",
+            },
+            Self::Websocket { kind, .. } => kind,
         }
     }
 }
@@ -122,6 +144,21 @@ impl KV for InterceptRecord {
                 notes.put_first(&mut fields)?;
                 fields.show(keys::NEXT_UPSTREAM, next)?;
                 notes.put_statuses(&mut fields)
+            }
+            Detail::H2Connection { counts } => {
+                fields.show(keys::UPSTREAM, &subject.upstream)?;
+                counts.put(&mut fields)
+            }
+            Detail::H2Ping { round_trip, counts } => {
+                fields
+                    .show(keys::UPSTREAM, &subject.upstream)?
+                    .put(keys::RTT, &Dur(*round_trip))?;
+                counts.put(&mut fields)
+            }
+            Detail::H2Stream { note, uri_max } => note.put(*uri_max, &mut fields),
+            Detail::Websocket { handshake, .. } => {
+                fields.show(keys::UPSTREAM, &subject.upstream)?;
+                handshake.put(&mut fields)
             }
             Detail::HttpUpgrade { notes, protocol } => {
                 notes.put_first(&mut fields)?;

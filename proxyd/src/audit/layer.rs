@@ -6,6 +6,7 @@ use sluice_config::value::InspectAction;
 use sluice_sniff::Protocol;
 
 use super::h1::{End, Next};
+use super::h2;
 use super::intercept::Subject;
 use super::tls::{Outcome, Sides, of_alpn};
 use super::{Flow, InspectSource, inspect};
@@ -73,6 +74,15 @@ pub(super) async fn http1(mut flow: Box<Flow>, sides: Sides) {
             look_into_known(*flow, (InspectSource::HttpUpgrade, Protocol::Websocket), sides);
         }
         Ok(End::Left(sides, Next::Upgrade(_))) => look_into(*flow, sides),
+    }
+}
+
+/// Opens HTTP/2.
+pub(super) async fn http2(mut flow: Box<Flow>, sides: Sides) {
+    let ended = h2::run(&flow, &flow.subject(), sides).await;
+    match ended {
+        Ok(()) => flow.task.finished(),
+        Err(error) => flow.task.failed(&error),
     }
 }
 

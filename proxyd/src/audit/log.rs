@@ -16,6 +16,8 @@ use super::inspect::Found;
 pub(crate) enum InspectSource {
     /// By what both sides of an HTTP/1 connection have switched to.
     HttpUpgrade,
+    /// By an extended CONNECT of HTTP/2.
+    H2ExtendedConnect,
     /// By the bytes.
     StreamInspection,
     /// By what both sides have agreed on in their TLS handshakes.
@@ -26,6 +28,7 @@ impl InspectSource {
     fn name(self) -> &'static str {
         match self {
             Self::HttpUpgrade => "http upgrade",
+            Self::H2ExtendedConnect => "h2 extended connect",
             Self::StreamInspection => "stream inspection",
             Self::TlsAlpn => "tls alpn",
         }

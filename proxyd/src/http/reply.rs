@@ -27,6 +27,7 @@ pub(crate) fn status_of(error: &TaskError) -> Option<u16> {
         | TaskError::ClosedByClient
         | TaskError::ClosedEarlyByClient
         | TaskError::Idle
+        | TaskError::Http2(_)
         | TaskError::Interception(_) => return None,
         TaskError::ClientTimeout(_) => 408,
         TaskError::ClosedByUpstream

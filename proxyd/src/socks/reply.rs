@@ -32,6 +32,7 @@ pub(crate) fn code_of(error: &TaskError) -> Option<ReplyCode> {
         | TaskError::HostMismatch
         | TaskError::Icap(_)
         | TaskError::Idle
+        | TaskError::Http2(_)
         | TaskError::Interception(_)
         | TaskError::InvalidRequest(_)
         | TaskError::InvalidRequestBody(_)

@@ -1,0 +1,91 @@
+//! Passing a body on.
+
+use std::future::poll_fn;
+use std::task::Poll;
+
+use bytes::Bytes;
+use h2::{Reason, RecvStream, SendStream};
+
+/// Why a body did not come through.
+#[derive(Debug)]
+pub(super) enum Broken {
+    /// Its receiver does not want it.
+    Receiver(Reason),
+    /// Its sender broke off.
+    Sender(h2::Error),
+}
+
+/// What takes part in passing bodies on that is not the body.
+pub(super) struct Passed {
+    /// Bytes of data.
+    pub(super) bytes: u64,
+}
+
+/// Passes data and trailers on until their end, which is passed on as well.
+pub(super) async fn pass(from: &mut RecvStream, to: &mut SendStream<Bytes>) -> Result<Passed, Broken> {
+    let mut passed = Passed { bytes: 0 };
+    while let Some(data) = next(from, to).await? {
+        let last = from.is_end_stream();
+        // An empty frame that ends nothing says nothing.
+        if data.is_empty() && !last {
+            continue;
+        }
+        passed.bytes += data.len() as u64;
+        send(data, last, from, to).await?;
+        if last {
+            return Ok(passed);
+        }
+    }
+    let trailers = poll_fn(|cx| from.poll_trailers(cx)).await.map_err(Broken::Sender)?;
+    match trailers {
+        Some(trailers) => to.send_trailers(trailers),
+        None => to.send_data(Bytes::new(), true),
+    }
+    .map_err(receiver)?;
+    Ok(passed)
+}
+
+/// The next data, unless the receiver does not want it any more.
+async fn next(from: &mut RecvStream, to: &mut SendStream<Bytes>) -> Result<Option<Bytes>, Broken> {
+    poll_fn(|cx| match from.poll_data(cx) {
+        Poll::Ready(data) => Poll::Ready(data.transpose().map_err(Broken::Sender)),
+        Poll::Pending => to
+            .poll_reset(cx)
+            .map(|reset| Err(reset.map_or_else(receiver, Broken::Receiver))),
+    })
+    .await
+}
+
+/// Sends `data` as the receiver's windows allow, and gives its sender as much window back.
+async fn send(mut data: Bytes, last: bool, from: &mut RecvStream, to: &mut SendStream<Bytes>) -> Result<(), Broken> {
+    loop {
+        to.reserve_capacity(data.len());
+        if !data.is_empty() && to.capacity() == 0 {
+            poll_fn(|cx| {
+                if let Poll::Ready(reset) = to.poll_reset(cx) {
+                    return Poll::Ready(Err(reset.map_or_else(receiver, Broken::Receiver)));
+                }
+                match to.poll_capacity(cx) {
+                    Poll::Ready(Some(Ok(_))) => Poll::Ready(Ok(())),
+                    Poll::Ready(Some(Err(error))) => Poll::Ready(Err(receiver(error))),
+                    Poll::Ready(None) => Poll::Ready(Err(Broken::Receiver(Reason::CANCEL))),
+                    Poll::Pending => Poll::Pending,
+                }
+            })
+            .await?;
+        }
+        let part = data.split_to(to.capacity().min(data.len()));
+        let n = part.len();
+        let end = last && data.is_empty();
+        to.send_data(part, end).map_err(receiver)?;
+        // It fails for a stream that has been reset, which the next look at it tells.
+        let _ = from.flow_control().release_capacity(n);
+        if data.is_empty() {
+            return Ok(());
+        }
+    }
+}
+
+fn receiver(error: h2::Error) -> Broken {
+    Broken::Receiver(error.reason().unwrap_or(Reason::CANCEL))
+}

@@ -1,0 +1,414 @@
+//! One stream: a request, and what is answered.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
+
+use bytes::Bytes;
+use h2::client::{ResponseFuture, SendRequest};
+use h2::ext::Protocol;
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream};
+use http::header::{EXPECT, HOST};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version, request, uri};
+use sluice_config::value::H2Interception;
+use sluice_telemetry::value::Timestamp;
+use thiserror::Error;
+use tokio::time::{Instant, timeout};
+
+use super::body::{self, Broken};
+use super::{Admission, Watch, until};
+use crate::audit::websocket::Handshake;
+
+/// What a stream is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum StreamKind {
+    /// A request.
+    Forward,
+    /// CONNECT.
+    Connect,
+    /// CONNECT for a protocol (RFC 8441).
+    ExtendedConnect(Box<str>),
+}
+
+/// What became of a stream.
+#[derive(Debug)]
+pub(crate) struct StreamNote {
+    pub(crate) kind: StreamKind,
+    pub(crate) method: Method,
+    pub(crate) uri: Uri,
+    /// Its number at the client.
+    pub(crate) client_stream: u32,
+    /// Its number at the upstream, if it came so far.
+    pub(crate) upstream_stream: Option<u32>,
+    pub(crate) started: Instant,
+    pub(crate) started_at: Timestamp,
+    /// When the request's head was sent, since the start; so are the others.
+    pub(crate) head_sent: Option<std::time::Duration>,
+    /// The end of the request.
+    pub(crate) request_sent: Option<std::time::Duration>,
+    /// The response's head.
+    pub(crate) head_received: Option<std::time::Duration>,
+    /// The end of the response.
+    pub(crate) response_received: Option<std::time::Duration>,
+    /// Sent to the client.
+    pub(crate) status: Option<StatusCode>,
+    /// Received from the upstream.
+    pub(crate) origin_status: Option<StatusCode>,
+    /// What an extended CONNECT for a WebSocket says.
+    pub(crate) websocket: Option<Box<Handshake>>,
+    pub(crate) error: Option<StreamError>,
+}
+
+/// Why a stream was not passed on to its end.
+#[derive(Debug, Error)]
+pub(crate) enum StreamError {
+    #[error("reset by the client: {0}")]
+    ClientReset(Reason),
+    #[error("the client's stream failed: {0}")]
+    Client(h2::Error),
+    #[error("the client expects what is not known here")]
+    Expectation,
+    #[error("`{0}` is blocked by policy")]
+    Forbidden(Box<str>),
+    #[error("the upstream takes no more requests on this connection")]
+    GoneAway,
+    #[error("extended CONNECT for `{0}` is not passed on")]
+    Protocol(Box<str>),
+    #[error("the upstream's stream failed: {0}")]
+    Upstream(h2::Error),
+    #[error("reset by the upstream: {0}")]
+    UpstreamReset(Reason),
+    #[error("no answer from the upstream in time")]
+    UpstreamSilent,
+    #[error("no turn at the upstream in time")]
+    UpstreamFull,
+}
+
+/// Passes a request on, and its response back.
+pub(super) async fn exchange<W: Watch>(
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+    requests: Option<SendRequest<Bytes>>,
+    settings: &H2Interception,
+    watch: &W,
+) -> StreamNote {
+    let (head, body) = request.into_parts();
+    let protocol = head
+        .extensions
+        .get::<Protocol>()
+        .map(|protocol| Box::from(protocol.as_str()));
+    let mut note = StreamNote {
+        kind: match protocol {
+            Some(protocol) => StreamKind::ExtendedConnect(protocol),
+            None if head.method == Method::CONNECT => StreamKind::Connect,
+            None => StreamKind::Forward,
+        },
+        method: head.method.clone(),
+        uri: head.uri.clone(),
+        client_stream: respond.stream_id().as_u32(),
+        upstream_stream: None,
+        started: Instant::now(),
+        started_at: Timestamp::now(),
+        head_sent: None,
+        request_sent: None,
+        head_received: None,
+        response_received: None,
+        status: None,
+        origin_status: None,
+        websocket: None,
+        error: None,
+    };
+    if matches!(&note.kind, StreamKind::ExtendedConnect(protocol) if &**protocol == "websocket") {
+        let resource = head.uri.path_and_query().map_or("", |resource| resource.as_str());
+        note.websocket = Some(Box::new(Handshake {
+            resource: resource.into(),
+            origin: text(&head.headers, "origin"),
+            sub_protocol: None,
+            version: text(&head.headers, "sec-websocket-version"),
+        }));
+    }
+    let result = async {
+        let head = admit(head, &note.kind, settings, watch)?;
+        let requests = requests.ok_or(StreamError::GoneAway)?;
+        Exchange {
+            body,
+            respond: &mut respond,
+            note: &mut note,
+            settings,
+        }
+        .run(head, requests)
+        .await
+    }
+    .await;
+    if let Err(error) = result {
+        if let Some(status) = refuse(&error, &mut respond, note.status.is_none()) {
+            note.status = Some(status);
+        }
+        note.error = Some(error);
+    }
+    note
+}
+
+/// The head that goes to the upstream, if this request may go there.
+fn admit(
+    mut head: request::Parts,
+    kind: &StreamKind,
+    settings: &H2Interception,
+    watch: &impl Watch,
+) -> Result<request::Parts, StreamError> {
+    if let StreamKind::ExtendedConnect(protocol) = kind {
+        match watch.admit(protocol) {
+            Admission::Passed => {}
+            Admission::Forbidden => return Err(StreamError::Forbidden(protocol.clone())),
+            Admission::Unknown => return Err(StreamError::Protocol(protocol.clone())),
+        }
+    }
+    if head.headers.contains_key(EXPECT) {
+        if !settings.silent_drop_expect_header {
+            return Err(StreamError::Expectation);
+        }
+        head.headers.remove(EXPECT);
+    }
+    // A request may name its host in `host` alone (RFC 9113 §8.3.1); the library wants an authority.
+    if head.uri.authority().is_none()
+        && let Some(authority) = head
+            .headers
+            .get(HOST)
+            .and_then(|host| uri::Authority::try_from(host.as_bytes()).ok())
+    {
+        let mut parts = head.uri.clone().into_parts();
+        parts.authority = Some(authority);
+        parts.scheme.get_or_insert(uri::Scheme::HTTPS);
+        if let Ok(uri) = Uri::from_parts(parts) {
+            head.uri = uri;
+        }
+    }
+    Ok(head)
+}
+
+/// Answers a request that came to nothing; what it was answered, if with a response.
+fn refuse(error: &StreamError, respond: &mut SendResponse<Bytes>, can_respond: bool) -> Option<StatusCode> {
+    let status = match error {
+        StreamError::Expectation => StatusCode::EXPECTATION_FAILED,
+        StreamError::Forbidden(_) => StatusCode::FORBIDDEN,
+        StreamError::Protocol(_) => StatusCode::NOT_IMPLEMENTED,
+        StreamError::UpstreamSilent => StatusCode::GATEWAY_TIMEOUT,
+        StreamError::Upstream(error) if !error.is_go_away() => StatusCode::BAD_GATEWAY,
+        StreamError::GoneAway | StreamError::UpstreamFull => {
+            // Not processed, so that the client may try again elsewhere (RFC 9113 §8.7).
+            respond.send_reset(Reason::REFUSED_STREAM);
+            return None;
+        }
+        StreamError::Upstream(error) => {
+            respond.send_reset(error.reason().unwrap_or(Reason::CANCEL));
+            return None;
+        }
+        StreamError::UpstreamReset(reason) => {
+            respond.send_reset(*reason);
+            return None;
+        }
+        StreamError::Client(_) | StreamError::ClientReset(_) => {
+            respond.send_reset(Reason::CANCEL);
+            return None;
+        }
+    };
+    if can_respond {
+        let mut response = Response::new(());
+        *response.status_mut() = status;
+        // What the client is still sending is for nobody: as the stream is dropped, the library resets it with
+        // NO_ERROR behind the response (RFC 9113 §8.1).
+        if respond.send_response(response, true).is_ok() {
+            return Some(status);
+        }
+    }
+    respond.send_reset(Reason::INTERNAL_ERROR);
+    None
+}
+
+/// A request that is passed on.
+struct Exchange<'e> {
+    /// The request's.
+    body: RecvStream,
+    respond: &'e mut SendResponse<Bytes>,
+    note: &'e mut StreamNote,
+    settings: &'e H2Interception,
+}
+
+impl Exchange<'_> {
+    async fn run(self, head: request::Parts, mut requests: SendRequest<Bytes>) -> Result<(), StreamError> {
+        let Self {
+            mut body,
+            respond,
+            note,
+            settings,
+        } = self;
+        let since = note.started;
+        let ends_at_once = body.is_end_stream();
+        let (response, mut to_upstream) = requests
+            .send_request(upstream_head(head), ends_at_once)
+            .map_err(upstream_error)?;
+        note.upstream_stream = Some(response.stream_id().as_u32());
+        // It waits for its turn where the upstream takes no more streams at a time.
+        match timeout(
+            settings.upstream_stream_open_timeout.0,
+            poll_fn(|cx| requests.poll_ready(cx)),
+        )
+        .await
+        {
+            Ok(_) => {}
+            Err(_) => return Err(StreamError::UpstreamFull),
+        }
+        drop(requests);
+        note.head_sent = Some(since.elapsed());
+        if ends_at_once {
+            note.request_sent = note.head_sent;
+        }
+        let mut request_sent = note.request_sent;
+        let StreamNote {
+            status,
+            origin_status,
+            head_received,
+            response_received,
+            websocket,
+            ..
+        } = note;
+        let upload = async {
+            if !ends_at_once {
+                body::pass(&mut body, &mut to_upstream).await?;
+            }
+            Ok::<_, Broken>(since.elapsed())
+        };
+        let mut upload = pin!(upload);
+        let mut uploading = !ends_at_once;
+
+        // The response's head, while the request goes on.
+        let mut answer = pin!(Answer { response, respond });
+        let mut deadline = (!uploading).then(|| Instant::now() + settings.rsp_header_recv_timeout.0);
+        let (parts, mut from_upstream) = loop {
+            tokio::select! {
+                biased;
+                answer = answer.as_mut() => break answer?.into_parts(),
+                sent = upload.as_mut(), if uploading => {
+                    uploading = false;
+                    match sent {
+                        Ok(at) => request_sent = Some(at),
+                        // An upstream that wants no more of the request may answer all the same.
+                        Err(Broken::Receiver(_)) => {}
+                        Err(Broken::Sender(error)) => return Err(client_error(error)),
+                    }
+                    deadline = Some(Instant::now() + settings.rsp_header_recv_timeout.0);
+                }
+                () = until(deadline) => return Err(StreamError::UpstreamSilent),
+            }
+        };
+        *head_received = Some(since.elapsed());
+        *origin_status = Some(parts.status);
+        if let Some(handshake) = websocket {
+            handshake.sub_protocol = text(&parts.headers, "sec-websocket-protocol");
+        }
+        let ends = from_upstream.is_end_stream();
+        let mut to_client = answer
+            .get_mut()
+            .respond
+            .send_response(client_head(parts.status, parts.headers), ends)
+            .map_err(client_error)?;
+        *status = Some(parts.status);
+
+        // The rest of both.
+        let download = async {
+            if !ends {
+                body::pass(&mut from_upstream, &mut to_client).await?;
+            }
+            Ok::<_, Broken>(since.elapsed())
+        };
+        let mut download = pin!(download);
+        let mut downloading = true;
+        while uploading || downloading {
+            tokio::select! {
+                biased;
+                received = download.as_mut(), if downloading => {
+                    downloading = false;
+                    match received {
+                        Ok(at) => *response_received = Some(at),
+                        Err(Broken::Receiver(reason)) => return Err(StreamError::ClientReset(reason)),
+                        Err(Broken::Sender(error)) => return Err(upstream_error(error)),
+                    }
+                }
+                sent = upload.as_mut(), if uploading => {
+                    uploading = false;
+                    match sent {
+                        Ok(at) => request_sent = Some(at),
+                        // The upstream has answered and needs no more (RFC 9113 §8.1). The client is told behind the
+                        // whole answer, as the stream is dropped.
+                        Err(Broken::Receiver(_)) => {}
+                        Err(Broken::Sender(error)) => return Err(client_error(error)),
+                    }
+                }
+            }
+        }
+        note.request_sent = request_sent;
+        Ok(())
+    }
+}
+
+/// Waits for a response's head, passes interim ones on, and fails when the client does not want it any more.
+struct Answer<'e> {
+    response: ResponseFuture,
+    respond: &'e mut SendResponse<Bytes>,
+}
+
+impl Future for Answer<'_> {
+    type Output = Result<Response<RecvStream>, StreamError>;
+
+    fn poll(mut self: std::pin::Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        while let Poll::Ready(Some(Ok(interim))) = this.response.poll_informational(cx) {
+            let (parts, ()) = interim.into_parts();
+            let head = client_head(parts.status, parts.headers);
+            if let Err(error) = this.respond.send_informational(head) {
+                return Poll::Ready(Err(client_error(error)));
+            }
+        }
+        if let Poll::Ready(response) = std::pin::Pin::new(&mut this.response).poll(cx) {
+            return Poll::Ready(response.map_err(upstream_error));
+        }
+        this.respond
+            .poll_reset(cx)
+            .map(|reset| Err(reset.map_or_else(client_error, StreamError::ClientReset)))
+    }
+}
+
+fn upstream_head(mut head: request::Parts) -> Request<()> {
+    head.version = Version::HTTP_2;
+    Request::from_parts(head, ())
+}
+
+fn client_head(status: StatusCode, headers: HeaderMap) -> Response<()> {
+    let mut response = Response::new(());
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    *response.version_mut() = Version::HTTP_2;
+    response
+}
+
+fn upstream_error(error: h2::Error) -> StreamError {
+    match error.reason() {
+        Some(reason) if error.is_reset() && error.is_remote() => StreamError::UpstreamReset(reason),
+        // Streams beyond the last one that a GOAWAY names have not been processed.
+        Some(Reason::REFUSED_STREAM) => StreamError::GoneAway,
+        _ => StreamError::Upstream(error),
+    }
+}
+
+fn client_error(error: h2::Error) -> StreamError {
+    match error.reason() {
+        Some(reason) if error.is_reset() => StreamError::ClientReset(reason),
+        _ => StreamError::Client(error),
+    }
+}
+
+/// A field of a head, if it is there and readable.
+fn text(headers: &HeaderMap, name: &str) -> Option<Box<str>> {
+    headers.get(name).and_then(|value| value.to_str().ok()).map(Box::from)
+}
