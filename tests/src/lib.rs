@@ -1,5 +1,7 @@
 //! What the end-to-end tests in `tests/` have in common: the configuration of a forward proxy, bodies, a gate.
 
+pub mod rig;
+
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};

@@ -2,142 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::path::PathBuf;
 use std::process::Stdio;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use sluice_testkit::{Ca, Curl, CurlAnswer, Daemon, Group, Leaf, Nginx, Origin, assert_eventually, curl};
+use sluice_tests::rig::{Keys, Rig, nginx, nginx_of, private};
 use sluice_tests::{finished, noise};
 use tokio::process::Command;
-
-/// A group whose proxyd intercepts, and whatever it takes.
-struct Rig {
-    /// Signs what clients are shown.
-    ours: Ca,
-    certgend: Option<Daemon>,
-    proxyd: Daemon,
-    trust: PathBuf,
-}
-
-/// What differs between rigs.
-#[derive(Default)]
-struct Keys<'a> {
-    /// More keys of the auditor.
-    auditor: &'a str,
-    /// Of the agent for certificates.
-    agent: &'a str,
-    /// Of the TLS client.
-    client: &'a str,
-    /// Of certgend.
-    certgend: &'a str,
-    /// Of the HTTP proxy.
-    server: &'a str,
-    /// More sections.
-    sections: &'a str,
-}
-
-impl Rig {
-    /// Trusts `upstreams` for upstreams.
-    async fn start(upstreams: &Ca, keys: Keys<'_>) -> Self {
-        Self::start_in(Self::group(upstreams, &keys)).await
-    }
-
-    /// Starts the daemons of a group.
-    async fn start_in(group: Group) -> Self {
-        let ours = Ca::named("Interception CA");
-        group.write_file("mint.pem", ours.pem());
-        private(&group.write_file("mint.key", ours.key_pem()));
-        let certgend = group.daemon("certgend").start().await;
-        let proxyd = group.proxyd().await;
-        let trust = group.dir().join("mint.pem");
-        Self {
-            ours,
-            certgend: Some(certgend),
-            proxyd,
-            trust,
-        }
-    }
-
-    fn group(upstreams: &Ca, keys: &Keys<'_>) -> Group {
-        let Keys {
-            auditor,
-            agent,
-            client,
-            certgend,
-            server,
-            sections,
-        } = keys;
-        let group = Group::new(&format!(
-            "resolver: [{{name: dns, type: deny_all}}]
-escaper:
-  - {{name: out, type: direct_fixed, resolver: dns, egress_network_filter: {{default: allow, allow: [127.0.0.0/8]}}}}
-auditor:
-  - name: audit
-    tls_cert_agent: {{{agent}}}
-    tls_interception_client: {{ca_certificate: '%dir%/ca.pem', no_default_ca_certificate: true, {client}}}
-    {auditor}
-server:
-  - {{name: http, type: http_proxy, listen: '127.0.0.1:%http%', escaper: out, auditor: audit, {server}}}
-  - {{name: socks, type: socks_proxy, listen: '127.0.0.1:%socks%', escaper: out, auditor: audit}}
-certgend:
-  backend: {{ca_certificate: '%dir%/mint.pem', ca_private_key: '%dir%/mint.key'}}
-  {certgend}
-runtime: {{thread_number: 1, server_offline_delay: 0s, task_wait_delay: 0s, task_wait_timeout: 10s, task_quit_timeout: 1s}}
-{sections}"
-        ));
-        upstreams.write(group.dir());
-        group
-    }
-
-    /// curl to `name` at nginx, through the proxy.
-    fn curl(&self, name: &str, nginx: &Nginx, path: &str) -> Curl {
-        self.untrusting(name, nginx, path).trust(&self.trust)
-    }
-
-    fn untrusting(&self, name: &str, nginx: &Nginx, path: &str) -> Curl {
-        curl(&format!("https://{name}{path}"))
-            .proxy(self.proxyd.addr("http"))
-            .arg("--connect-to")
-            .arg(format!("::{}", nginx.tls_addr()))
-    }
-
-    async fn intercepted(&self, kind: &str) -> Vec<Value> {
-        let mut records = self.proxyd.log_records("Intercept");
-        records.retain(|record| record["intercept_type"] == kind);
-        records
-    }
-
-    /// The one handshake so far, once it is logged.
-    async fn handshake(&self) -> Value {
-        assert_eventually!(!self.intercepted("TlsHandshake").await.is_empty());
-        let mut records = self.intercepted("TlsHandshake").await;
-        assert_eq!(records.len(), 1, "{records:?}");
-        records.remove(0)
-    }
-
-    async fn stop(self) {
-        self.proxyd.stop().await.assert_clean();
-        if let Some(certgend) = self.certgend {
-            certgend.stop().await.assert_clean();
-        }
-    }
-}
-
-fn private(file: &std::path::Path) {
-    use std::os::unix::fs::PermissionsExt as _;
-    std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o600)).unwrap();
-}
-
-async fn nginx(ca: &Ca, names: &[&str]) -> Nginx {
-    nginx_of(&ca.issue(names), "").await
-}
-
-async fn nginx_of(leaf: &Leaf, directives: &str) -> Nginx {
-    let telling = "add_header X-Connection $connection; add_header X-Resumed $ssl_session_reused; \
-                   add_header X-Name $ssl_server_name; add_header X-Protocol $server_protocol;";
-    Nginx::start_with(&format!("{telling}{directives}"), Some(leaf)).await
-}
 
 fn alert_of(answer: &CurlAnswer) -> String {
     let last = answer.stderr.rsplit("alert ").next().unwrap_or_default();
@@ -168,7 +40,7 @@ async fn curl_fetches_over_https_and_the_records_tell_what() {
     by_address.assert(200, "hello\n");
 
     assert_eventually!(finished(&rig.proxyd).len() == 5);
-    let handshakes = rig.intercepted("TlsHandshake").await;
+    let handshakes = rig.intercepted("TlsHandshake");
     assert_eq!(handshakes.len(), 5);
     let first = &handshakes[0];
     let task = &finished(&rig.proxyd)[0];
@@ -180,7 +52,7 @@ async fn curl_fetches_over_https_and_the_records_tell_what() {
         (&first["task_id"], &first["upstream"]),
         (&task["task_id"], &task["upstream"])
     );
-    let requests = rig.intercepted("HttpForward").await;
+    let requests = rig.intercepted("HttpForward");
     assert_eq!(requests.len(), 5);
     let first = &requests[0];
     assert_eq!(
@@ -231,15 +103,14 @@ async fn a_connection_serves_many_requests_over_one_upstream_connection() {
         .filter_map(|line| line.strip_prefix("X-Connection: "))
         .collect();
     assert_eq!(connections.len(), 1, "{}", answer.head);
-    assert_eventually!(rig.intercepted("HttpForward").await.len() == 3);
+    assert_eventually!(rig.intercepted("HttpForward").len() == 3);
     let ids: Vec<_> = rig
         .intercepted("HttpForward")
-        .await
         .iter()
         .map(|r| r["request_id"].clone())
         .collect();
     assert_eq!(ids, [1, 2, 3]);
-    assert_eq!(rig.intercepted("TlsHandshake").await.len(), 1);
+    assert_eq!(rig.intercepted("TlsHandshake").len(), 1);
     rig.stop().await;
 }
 
@@ -261,7 +132,7 @@ async fn the_protocol_is_the_upstreams_choice_and_without_one_it_is_found_out() 
     // With h2 alone offered it is what the upstream speaks; it passes as it is.
     let protocols: Vec<_> = {
         assert_eventually!(finished(&rig.proxyd).len() == 4);
-        rig.intercepted("HttpForward").await
+        rig.intercepted("HttpForward")
     };
     assert!(protocols.len() >= 3, "{protocols:?}");
     rig.stop().await;
@@ -474,7 +345,7 @@ async fn a_client_that_stops_in_its_handshake_is_timed_out() {
     client.wait().await.unwrap();
     drop(stdin);
     assert_eventually!(finished(&rig.proxyd).len() == 3);
-    let handshakes = rig.intercepted("TlsHandshake").await;
+    let handshakes = rig.intercepted("TlsHandshake");
     let told: Vec<_> = handshakes.iter().map(|record| record["msg"].clone()).collect();
     assert_eq!(told, ["the client's hello is not complete after 300ms", "ok"]);
     assert_eq!(finished(&rig.proxyd)[2]["reason"], "Idle");
@@ -556,7 +427,7 @@ async fn a_socks_client_is_intercepted_too() {
         .run()
         .await;
     answer.assert(200, "hello\n");
-    assert_eventually!(rig.intercepted("HttpForward").await.len() == 1);
+    assert_eventually!(rig.intercepted("HttpForward").len() == 1);
     rig.stop().await;
 }
 
