@@ -73,7 +73,7 @@ async fn many_streams_at_a_time_are_all_answered() {
         .curl("a.test", &nginx, "/hello.txt?[1-500]")
         .args(["--http2", "-Z", "--parallel-max", "100"]);
     let many = many.run().await;
-    assert_eq!((many.exit, many.status), (0, 200), "{many:?}");
+    assert_eq!(many.exit, 0, "{}", many.stderr);
     assert_eventually!(nginx.access().len() == 500);
     assert_eventually!(rig.intercepted("H2StreamForward").len() == 500);
     let records = rig.intercepted("H2StreamForward");

@@ -254,7 +254,11 @@ async fn clients_that_speak_first_are_known_by_it() {
             "bittorrent",
             "",
         ),
-        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "http_2", ""),
+        (
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+            "http_2",
+            "h2_inspect_policy: bypass",
+        ),
         (b"SSH-2.0-client\r\n", "ssh", ""),
         (b"\x10\x10\x00\x04MQTT\x04\x02\x00\x3c\x00\x04id12", "_unknown", ""),
         (b"\x10\x10\x00\x04MQTT\x04\x02\x00\x3c\x00\x04id12", "mqtt", mqtt),

@@ -129,12 +129,9 @@ async fn the_protocol_is_the_upstreams_choice_and_without_one_it_is_found_out() 
         let answer = rig.curl("a.test", &nginx, "/hello.txt").args(flags).run().await;
         answer.assert(200, "hello\n");
     }
-    // With h2 alone offered it is what the upstream speaks; it passes as it is.
-    let protocols: Vec<_> = {
-        assert_eventually!(finished(&rig.proxyd).len() == 4);
-        rig.intercepted("HttpForward")
-    };
-    assert!(protocols.len() >= 3, "{protocols:?}");
+    assert_eventually!(finished(&rig.proxyd).len() == 4);
+    assert_eq!(rig.intercepted("HttpForward").len(), 2);
+    assert_eq!(rig.intercepted("H2StreamForward").len(), 2);
     rig.stop().await;
 }
 
@@ -424,6 +421,7 @@ async fn a_socks_client_is_intercepted_too() {
         .arg("--connect-to")
         .arg(format!("::{}", nginx.tls_addr()))
         .trust(&rig.trust)
+        .arg("--http1.1")
         .run()
         .await;
     answer.assert(200, "hello\n");

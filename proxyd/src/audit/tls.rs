@@ -450,8 +450,6 @@ async fn turn_away(mut client: Box<Client>, error: &TlsError) {
 
 /// What of the client's offer goes to the upstream, best first: what can be looked into and is not blocked. An offer of
 /// which that leaves nothing goes as it is: the stream passes unseen then, or is blocked once it is known.
-///
-/// HTTP/2 is offered only by a client that speaks nothing else: what is inside of it is not looked into yet.
 fn offered<'a>(alpn: &'a [Vec<u8>], is_blocked: &dyn Fn(&[u8]) -> bool) -> Vec<&'a [u8]> {
     let mut offer: Vec<&[u8]> = alpn.iter().map(Vec::as_slice).collect();
     let mut narrow = |wanted: &dyn Fn(&[u8]) -> bool| {
@@ -461,7 +459,6 @@ fn offered<'a>(alpn: &'a [Vec<u8>], is_blocked: &dyn Fn(&[u8]) -> bool) -> Vec<&
     };
     narrow(&|name| of_alpn(name).is_some());
     narrow(&|name| !is_blocked(name));
-    narrow(&|name| of_alpn(name) != Some(Protocol::Http2));
     offer
 }
 
@@ -473,7 +470,7 @@ mod tests {
     #[test]
     fn the_upstream_is_offered_what_the_client_offers_as_far_as_it_is_looked_into() {
         for (client, upstream) in [
-            (&["h2", "http/1.1"][..], &["http/1.1"][..]),
+            (&["h2", "http/1.1"][..], &["h2", "http/1.1"][..]),
             (&["foo", "http/1.1", "imap"], &["http/1.1", "imap"]),
             (&["h2"], &["h2"]),
             (&["h2", "foo"], &["h2"]),
