@@ -5,12 +5,16 @@
 //!   so that no wake-up is lost, which descriptors of ZeroMQ cannot promise to a runtime.
 //! - [`Sender`] is proxyd's side of what it tells auditd: a bounded queue, a thread, numbered batches that are kept until
 //!   they are acknowledged and sent again when auditd is started anew.
+//! - [`Recorder`], [`UdpDump`] and [`FlowDump`] are what interception calls: flows, pieces of them, events. [`Recorded`] is a
+//!   connection that is recorded as it is used.
 //!
 //! Messages are those of `sluice_wire::audit`. A socket's file lies in a folder that only its own uid, or a group, may
 //! enter: ZeroMQ checks nobody.
 
+mod record;
 mod sender;
 mod socket;
 
+pub use record::{FlowDump, FlowMeta, Policy, Recorded, Recorder, Side, Stalled, UdpDump, UdpDumpStats};
 pub use sender::{Full, Position, Sender, SenderConfig, SenderStats};
 pub use socket::{BusError, Dealer, Event, Peer, Publisher, Router, Socket, Subscriber, Waker, wait};

@@ -13,7 +13,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use sluice_wire::audit::Flow;
@@ -80,8 +80,6 @@ struct Shared {
     acknowledged: watch::Sender<u64>,
     resent: AtomicU64,
     connected: AtomicBool,
-    /// What to leave unsent at the end: nothing until then.
-    ending: AtomicBool,
     given_up: AtomicBool,
 }
 
@@ -99,7 +97,6 @@ impl Sender {
             acknowledged: watch::Sender::new(0),
             resent: AtomicU64::new(0),
             connected: AtomicBool::new(false),
-            ending: AtomicBool::new(false),
             given_up: AtomicBool::new(false),
         });
         let mut line = thread::Line::open(config, stream, Arc::clone(&shared))?;
@@ -169,19 +166,22 @@ impl Sender {
         stats
     }
 
-    /// Sends what waits, for `limit` at most, and ends; tells whether all of it is acknowledged. Blocks.
-    pub fn finish(mut self, limit: Duration) -> bool {
-        self.shared.ending.store(true, Ordering::Release);
-        self.shared.waker.wake();
-        let start = std::time::Instant::now();
-        while let Some(left) = limit.checked_sub(start.elapsed()) {
-            if self.thread.as_ref().is_none_or(JoinHandle::is_finished) {
-                break;
-            }
+    /// Waits until all that was taken is acknowledged, at most `limit`; tells whether it is. Blocks.
+    pub fn flush(&self, limit: Duration) -> bool {
+        let start = Instant::now();
+        while !self.shared.queue.is_empty() {
+            let Some(left) = limit.checked_sub(start.elapsed()) else {
+                return false;
+            };
+            self.shared.waker.wake(); // what was lost last is marked now
             std::thread::park_timeout(left.min(Duration::from_millis(5)));
         }
-        self.stop();
-        self.shared.queue.is_empty()
+        true
+    }
+
+    /// [Flushes](Self::flush), and ends.
+    pub fn finish(self, limit: Duration) -> bool {
+        self.flush(limit)
     }
 
     fn pushed(&self, pushed: Result<(Position, bool), Full>) -> Result<Position, Full> {

@@ -36,7 +36,7 @@ impl Auditd {
     }
 
     fn recv(&self) -> (Peer, Vec<u8>) {
-        let start = std::time::Instant::now();
+        let start = Instant::now();
         loop {
             if let Some(received) = self.router.recv().unwrap() {
                 return received;

@@ -69,8 +69,7 @@ impl Line {
     }
 
     fn is_done(&self) -> bool {
-        let shared = &self.shared;
-        shared.given_up.load(Ordering::Acquire) || (shared.ending.load(Ordering::Acquire) && shared.queue.is_empty())
+        self.shared.given_up.load(Ordering::Acquire)
     }
 
     /// Receives and sends all that can be, then waits.

@@ -1,0 +1,135 @@
+//! What interception calls: flows whose bytes are recorded, and events.
+//!
+//! A [`Recorder`] sends to the group's auditd, a [`UdpDump`] to any reader of exported PDUs. Either gives a [`FlowDump`] for
+//! each stream, to which pieces are given as they are read and written; [`Recorded`] does that for a whole connection, so
+//! that what is dumped is exactly what went through.
+
+mod flow;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod udp;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use sluice_wire::{
+    audit::{Event, Flow, Id, put_event},
+    dump::{Addresses, Dissector},
+};
+
+pub use flow::{FlowDump, Stalled};
+pub use stream::{Recorded, Side};
+pub use udp::{UdpDump, UdpDumpStats};
+
+use crate::{BusError, Sender, SenderConfig, SenderStats};
+
+/// The longest exported PDU that auditd is sent: a read of TLS and more fits into one.
+const PACKET_SIZE: usize = 65_000;
+
+/// What is done when auditd is gone, stuck or too slow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Policy {
+    /// What does not fit into the queue is lost, counted, and marked in the capture.
+    #[default]
+    Drop,
+    /// The stream waits until what went through it is written, at most so long; then it ends.
+    Stall(Duration),
+}
+
+/// A stream that is recorded, as its capture describes it.
+#[derive(Clone, Debug)]
+pub struct FlowMeta {
+    /// The task's id.
+    pub task: Id,
+    /// How deep in the nest of inspected protocols it is.
+    pub depth: usize,
+    /// The auditor's name.
+    pub auditor: String,
+    /// The server's name.
+    pub server: String,
+    /// Who asked, if anybody logged in.
+    pub user: Option<String>,
+    /// Who was asked, as `host:port`.
+    pub upstream: String,
+    /// The protocol, as in logs.
+    pub protocol: String,
+    /// Why it is recorded, if a rule says so.
+    pub rule: Option<String>,
+    /// Both connections.
+    pub addresses: Addresses,
+    /// Who is to make sense of the bytes.
+    pub dissector: Dissector,
+}
+
+/// What the group's auditd is told: one for a process, shared by its threads.
+#[derive(Debug)]
+pub struct Recorder {
+    sender: Sender,
+    next_flow: AtomicU64,
+}
+
+impl Recorder {
+    /// Begins to tell; auditd need not be there yet.
+    ///
+    /// # Errors
+    /// [`BusError`] if its socket can never be connected to, or no thread can be started.
+    pub fn start(config: &SenderConfig) -> Result<Arc<Self>, BusError> {
+        Ok(Arc::new(Self {
+            sender: Sender::start(config)?,
+            next_flow: AtomicU64::new(1),
+        }))
+    }
+
+    /// Begins a flow. It ends when it is dropped.
+    pub fn flow(self: &Arc<Self>, meta: &FlowMeta, policy: Policy) -> FlowDump {
+        let flow = Flow {
+            flow: self.next_flow.fetch_add(1, Ordering::Relaxed),
+            at: now(),
+            task: meta.task,
+            depth: u64::try_from(meta.depth).unwrap_or(u64::MAX),
+            auditor: meta.auditor.clone(),
+            server_name: meta.server.clone(),
+            user: meta.user.clone(),
+            upstream: meta.upstream.clone(),
+            protocol: meta.protocol.clone(),
+            rule: meta.rule.clone(),
+            addresses: meta.addresses,
+        };
+        let begun = self.sender.begin(&flow);
+        FlowDump::to_auditd(Arc::clone(self), flow.flow, begun, meta, policy)
+    }
+
+    /// Tells about an event; it is lost if the queue is full.
+    pub fn event(&self, event: &Event) {
+        let mut record = Vec::with_capacity(512);
+        put_event(&mut record, event);
+        // The queue has counted what it lost.
+        let _ = self.sender.push(event.at, &record);
+    }
+
+    /// What has happened until now.
+    pub fn stats(&self) -> SenderStats {
+        self.sender.stats()
+    }
+
+    fn sender(&self) -> &Sender {
+        &self.sender
+    }
+
+    /// Waits until all that was told is written, at most `limit`; tells whether it is. Blocks.
+    pub fn flush(&self, limit: Duration) -> bool {
+        self.sender.flush(limit)
+    }
+}
+
+/// Nanoseconds since 1970.
+fn now() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,186 @@
+//! One stream on its way to whoever records it.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use sluice_wire::{
+    audit::{Dump, put_dump},
+    dump::{Direction, DumpWriter},
+};
+use tokio::time::timeout;
+
+use super::{FlowMeta, PACKET_SIZE, Policy, Recorder, UdpDump, now};
+use crate::Position;
+
+/// Auditd did not write in time: the stream must end, as nothing may go through unrecorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("auditd has not written within {} s what went through", limit.as_secs_f64())]
+pub struct Stalled {
+    /// How long it was waited for.
+    pub limit: Duration,
+}
+
+/// One stream that is recorded. It takes pieces from both directions, also from two tasks.
+#[derive(Debug)]
+pub struct FlowDump {
+    transport: Transport,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+enum Transport {
+    Auditd {
+        recorder: Arc<Recorder>,
+        flow: u64,
+        policy: Policy,
+    },
+    Udp(Arc<UdpDump>),
+}
+
+#[derive(Debug)]
+struct State {
+    writer: DumpWriter,
+    record: Vec<u8>,
+    /// What must be written before more goes through.
+    last: Position,
+    /// A piece is lost although none may be.
+    failed: bool,
+}
+
+impl FlowDump {
+    pub(super) fn to_auditd(
+        recorder: Arc<Recorder>,
+        flow: u64,
+        begun: Position,
+        meta: &FlowMeta,
+        policy: Policy,
+    ) -> Self {
+        let writer = DumpWriter::new(&meta.addresses, &meta.dissector, PACKET_SIZE);
+        Self::new(Transport::Auditd { recorder, flow, policy }, writer, begun)
+    }
+
+    pub(super) fn to_udp(dump: Arc<UdpDump>, meta: &FlowMeta, packet_size: usize) -> Self {
+        let writer = DumpWriter::new(&meta.addresses, &meta.dissector, packet_size);
+        Self::new(Transport::Udp(dump), writer, Position::START)
+    }
+
+    fn new(transport: Transport, writer: DumpWriter, last: Position) -> Self {
+        Self {
+            transport,
+            state: Mutex::new(State {
+                writer,
+                record: Vec::new(),
+                last,
+                failed: false,
+            }),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Records bytes that went from the client to the upstream.
+    pub fn to_remote(&self, data: &[u8]) {
+        self.put(Direction::ToRemote, data);
+    }
+
+    /// Records bytes that went from the upstream to the client.
+    pub fn to_client(&self, data: &[u8]) {
+        self.put(Direction::ToClient, data);
+    }
+
+    /// Records bytes that went `direction`.
+    pub fn put(&self, direction: Direction, data: &[u8]) {
+        if data.is_empty() {
+            return;
+        }
+        let mut state = self.state();
+        let State {
+            writer,
+            record,
+            last,
+            failed,
+        } = &mut *state;
+        match &self.transport {
+            Transport::Udp(dump) => writer.put(direction, data, |packet| dump.send(packet)),
+            Transport::Auditd { recorder, flow, policy } => {
+                let at = now();
+                writer.put(direction, data, |packet| {
+                    record.clear();
+                    let dump = Dump {
+                        flow: *flow,
+                        at,
+                        pdu: packet,
+                    };
+                    put_dump(record, &dump);
+                    let pushed = match policy {
+                        Policy::Drop => recorder.sender().push(at, record),
+                        Policy::Stall(_) => recorder.sender().push_and_wait(at, record),
+                    };
+                    match pushed {
+                        Ok(position) => *last = position,
+                        Err(_) => *failed = true,
+                    }
+                });
+            }
+        }
+    }
+
+    /// Waits until what was recorded is written, if the policy is to stall; otherwise there is nothing to wait for.
+    ///
+    /// # Errors
+    /// [`Stalled`] if that takes too long, or a piece could not even be queued.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn ready(&self) -> Result<(), Stalled> {
+        let Transport::Auditd {
+            recorder,
+            policy: Policy::Stall(limit),
+            ..
+        } = &self.transport
+        else {
+            return Ok(());
+        };
+        let stalled = Stalled { limit: *limit };
+        let (last, failed) = {
+            let state = self.state();
+            (state.last, state.failed)
+        };
+        if failed {
+            return Err(stalled);
+        }
+        if recorder.sender().is_acknowledged(last) {
+            return Ok(());
+        }
+        timeout(*limit, recorder.sender().acknowledged(last))
+            .await
+            .map_err(|_| stalled)
+    }
+
+    /// Whether [`ready`](Self::ready) has nothing to wait for.
+    pub fn is_ready(&self) -> bool {
+        match &self.transport {
+            Transport::Auditd {
+                recorder,
+                policy: Policy::Stall(_),
+                ..
+            } => {
+                let state = self.state();
+                !state.failed && recorder.sender().is_acknowledged(state.last)
+            }
+            Transport::Auditd { .. } | Transport::Udp(_) => true,
+        }
+    }
+}
+
+impl Drop for FlowDump {
+    fn drop(&mut self) {
+        if let Transport::Auditd { recorder, flow, .. } = &self.transport {
+            recorder.sender().end(*flow);
+        }
+    }
+}

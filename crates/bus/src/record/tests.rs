@@ -1,0 +1,212 @@
+use std::{
+    io::{self, IoSlice},
+    net::UdpSocket,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use sluice_io::{SecureIo, Stream};
+use sluice_wire::dump::{Direction, Pdu};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
+
+use super::*;
+
+fn meta() -> FlowMeta {
+    FlowMeta {
+        task: [1; 16],
+        depth: 1,
+        auditor: "a".to_owned(),
+        server: "s".to_owned(),
+        user: None,
+        upstream: "www.example:443".to_owned(),
+        protocol: "http_1".to_owned(),
+        rule: None,
+        addresses: Addresses {
+            client: "10.0.0.1:40000".parse().unwrap(),
+            server: "10.0.0.2:8080".parse().unwrap(),
+            local: "192.0.2.1:50000".parse().unwrap(),
+            remote: "192.0.2.9:443".parse().unwrap(),
+        },
+        dissector: Dissector::Name("http".to_owned()),
+    }
+}
+
+/// A peer that takes no more than three bytes of a write, several slices or not.
+struct Slow(DuplexStream);
+
+impl SecureIo for Slow {
+    fn transport(&self) -> &Stream {
+        unreachable!("no test asks for the socket below")
+    }
+}
+
+impl AsyncRead for Slow {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Slow {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, &buf[..buf.len().min(3)])
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let all: Vec<u8> = bufs.iter().flat_map(|buf| buf.iter().copied()).collect();
+        Pin::new(&mut self.0).poll_write(cx, &all[..all.len().min(7)])
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+/// A reader of exported PDUs, and what it has got.
+struct Reader(UdpSocket);
+
+impl Reader {
+    fn new() -> Self {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        Self(socket)
+    }
+
+    fn dump(&self, packet_size: usize) -> Arc<UdpDump> {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.connect(self.0.local_addr().unwrap()).unwrap();
+        UdpDump::new(socket, packet_size).unwrap()
+    }
+
+    /// The next pieces, until `bytes` of them have come: which way, and where in the stream.
+    fn pieces(&self, bytes: usize) -> Vec<(Direction, u32, Vec<u8>)> {
+        let mut pieces = Vec::new();
+        let mut total = 0;
+        let mut packet = [0; 65_536];
+        while total < bytes {
+            let length = self.0.recv(&mut packet).unwrap();
+            let pdu = Pdu::take(&packet[..length]).unwrap();
+            let outer = pdu.outer.unwrap();
+            let direction = if outer == meta().addresses.outer(Direction::ToRemote) {
+                Direction::ToRemote
+            } else {
+                Direction::ToClient
+            };
+            total += pdu.payload.len();
+            pieces.push((direction, pdu.tcp.unwrap().seq, pdu.payload.to_vec()));
+        }
+        pieces
+    }
+}
+
+fn bytes_of(pieces: &[(Direction, u32, Vec<u8>)], way: Direction) -> Vec<u8> {
+    let of_way = pieces.iter().filter(|(direction, ..)| *direction == way);
+    of_way.flat_map(|(.., bytes)| bytes.clone()).collect()
+}
+
+#[tokio::test]
+async fn partial_writes_are_dumped_as_far_as_they_went_and_vectored_ones_once() {
+    // TLS-19
+    let reader = Reader::new();
+    let dump = Arc::new(reader.dump(1480).flow(&meta()));
+    let (near, mut far) = tokio::io::duplex(64);
+    let stream = Stream::Secure(Box::new(Slow(near)));
+    let mut recorded = Recorded::new(stream, Side::Remote, Arc::clone(&dump));
+    assert_eq!(recorded.write(b"abcdefgh").await.unwrap(), 3);
+    recorded.write_all(b"defgh").await.unwrap();
+    let slices = [IoSlice::new(b"ijkl"), IoSlice::new(b""), IoSlice::new(b"mnopq")];
+    assert_eq!(recorded.write_vectored(&slices).await.unwrap(), 3);
+    // Of a peer that takes several slices in part, the count is one of bytes.
+    let slices = [IoSlice::new(b"lm"), IoSlice::new(b""), IoSlice::new(b"nopq")];
+    recorded.wrote(&slices, 4);
+    let pieces = reader.pieces(15);
+    assert_eq!(bytes_of(&pieces, Direction::ToRemote), b"abcdefghijklmno");
+    let places: Vec<u32> = pieces.iter().map(|(_, seq, _)| *seq).collect();
+    assert_eq!(places, [1, 4, 7, 9, 12, 14], "each piece stands where it went");
+    far.write_all(b"answer").await.unwrap();
+    let mut buf = [0; 4];
+    recorded.read_exact(&mut buf).await.unwrap();
+    assert_eq!(
+        bytes_of(&reader.pieces(4), Direction::ToClient),
+        b"answ",
+        "what was read, not what has come"
+    );
+    let mut sent = [0; 11];
+    far.read_exact(&mut sent).await.unwrap();
+    assert_eq!(&sent, b"abcdefghijk");
+}
+
+#[tokio::test]
+async fn what_a_client_sends_goes_to_the_upstream() {
+    let reader = Reader::new();
+    let dump = Arc::new(reader.dump(1480).flow(&meta()));
+    let (near, mut far) = tokio::io::duplex(64);
+    let mut recorded = Recorded::new(Stream::Secure(Box::new(Slow(near))), Side::Client, dump).into_stream();
+    far.write_all(b"ask").await.unwrap();
+    recorded.read_exact(&mut [0; 3]).await.unwrap();
+    recorded.write_all(b"yes").await.unwrap();
+    let pieces = reader.pieces(6);
+    assert_eq!(bytes_of(&pieces, Direction::ToRemote), b"ask");
+    assert_eq!(bytes_of(&pieces, Direction::ToClient), b"yes");
+}
+
+#[test]
+fn datagrams_keep_to_their_size_and_lost_ones_are_counted() {
+    let reader = Reader::new();
+    let dump = reader.dump(0);
+    dump.flow(&meta()).to_client(&[7; 5000]);
+    let pieces = reader.pieces(5000);
+    assert!(pieces.len() >= 5, "{}", pieces.len());
+    assert_eq!(
+        dump.stats(),
+        UdpDumpStats {
+            sent: pieces.len() as u64,
+            lost: 0
+        }
+    );
+    // Nobody listens any more: the system says so at the second packet.
+    drop(reader);
+    for _ in 0..3 {
+        dump.flow(&meta()).to_client(b"x");
+    }
+    assert!(dump.stats().lost >= 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stalled_stream_ends_and_one_that_may_lose_goes_on() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let config = SenderConfig {
+        path: dir.path().join("dump"), // where nobody is
+        name: "test".to_owned(),
+        queue: 1 << 20,
+    };
+    let recorder = Recorder::start(&config).unwrap();
+    let free = recorder.flow(&meta(), Policy::Drop);
+    free.to_remote(b"x");
+    assert!(free.is_ready());
+    free.ready().await.unwrap();
+    let limit = Duration::from_secs(7);
+    let strict = Arc::new(recorder.flow(&meta(), Policy::Stall(limit)));
+    assert_eq!(
+        strict.ready().await,
+        Err(Stalled { limit }),
+        "not even its beginning is written"
+    );
+    let (near, mut far) = tokio::io::duplex(64);
+    let mut recorded = Recorded::new(Stream::Secure(Box::new(Slow(near))), Side::Remote, strict);
+    far.write_all(b"secret").await.unwrap();
+    let error = recorded.read(&mut [0; 6]).await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    assert!(error.to_string().contains("within 7 s"), "{error}");
+}
