@@ -19,20 +19,27 @@ const TCP: u8 = 6;
 /// For experiments (RFC 3692): what is lost is told in packets of it.
 const MARK: u8 = 253;
 
-/// Gives the packets of a handshake to `send`; `endpoints` are those of a piece from the client to the upstream, `with`
-/// is where both directions begin.
-pub(crate) fn handshake(endpoints: Endpoints, mut send: impl FnMut(&[u8])) {
-    let back = endpoints.reversed();
-    send(&packet(endpoints, 0, 0, SYN, &[]));
-    send(&packet(back, 0, 1, SYN | ACK, &[]));
-    send(&packet(endpoints, 1, 1, ACK, &[]));
+/// Where both directions of a flow begin to count. Readers tell a new stream from an old one by that, too.
+pub(crate) fn first_seq(flow: u64) -> u32 {
+    let low = u32::try_from(flow & u64::from(u32::MAX)).unwrap_or_default();
+    low.wrapping_mul(0x9e37_79b1)
+}
+
+/// Gives the packets of a handshake to `send`; `endpoints` are those of a piece from the client to the upstream, `first`
+/// is where both directions begin to count.
+pub(crate) fn handshake(endpoints: Endpoints, first: u32, mut send: impl FnMut(&[u8])) {
+    let (back, next) = (endpoints.reversed(), first.wrapping_add(1));
+    send(&packet(endpoints, first, 0, SYN, &[]));
+    send(&packet(back, first, next, SYN | ACK, &[]));
+    send(&packet(endpoints, next, next, ACK, &[]));
 }
 
 /// Gives the packets of a piece to `send`.
-pub(crate) fn piece(endpoints: Endpoints, info: TcpInfo, data: &[u8], mut send: impl FnMut(&[u8])) {
-    let mut seq = info.seq;
+pub(crate) fn piece(endpoints: Endpoints, first: u32, info: TcpInfo, data: &[u8], mut send: impl FnMut(&[u8])) {
+    let mut seq = first.wrapping_add(info.seq);
+    let ack = first.wrapping_add(info.ack);
     for part in data.chunks(MAX_PIECE) {
-        send(&packet(endpoints, seq, info.ack, PSH | ACK, part));
+        send(&packet(endpoints, seq, ack, PSH | ACK, part));
         seq = seq.wrapping_add(u32::try_from(part.len()).unwrap_or_default());
     }
 }
@@ -174,7 +181,7 @@ mod tests {
             endpoints("10.0.0.1:1", "[::2]:2"),
         ] {
             let mut packets = Vec::new();
-            piece(ends, info, &data, |packet| packets.push(packet.to_vec()));
+            piece(ends, first_seq(9), info, &data, |packet| packets.push(packet.to_vec()));
             assert_eq!(packets.len(), 3);
             let head = if packets[0][0] == 0x45 { 20 } else { 40 };
             let seq = |packet: &[u8]| u32::from_be_bytes(*packet[head + 4..].first_chunk().unwrap());

@@ -156,7 +156,8 @@ impl Intake {
                 let is_new = known
                     .as_mut()
                     .is_some_and(|known| !std::mem::replace(&mut known.shaken, true));
-                put_frames(store, dump.at, &pdu, &comments, way, is_new);
+                let first = frames::first_seq(dump.flow);
+                put_frames(store, dump.at, &pdu, &comments, way, (first, is_new));
             }
         }
         if self.live
@@ -179,7 +180,7 @@ impl Intake {
         let comment = format!("from={from}");
         match self.format {
             Format::Pdu => put(store, at, datagram, &[&comment], None),
-            Format::Tcp => put_frames(store, at, &pdu, &[&comment], None, false),
+            Format::Tcp => put_frames(store, at, &pdu, &[&comment], None, (0, false)),
         }
         Ok(())
     }
@@ -253,7 +254,15 @@ fn put(store: &mut Store, at: u64, data: &[u8], comments: &[&str], way: Option<W
     put_packet(store.capture(), &packet);
 }
 
-fn put_frames(store: &mut Store, at: u64, pdu: &Pdu<'_>, comments: &[&str], way: Option<Way>, is_new: bool) {
+/// Appends TCP packets; `first` is where the flow begins to count, `is_new` says whether it has no handshake yet.
+fn put_frames(
+    store: &mut Store,
+    at: u64,
+    pdu: &Pdu<'_>,
+    comments: &[&str],
+    way: Option<Way>,
+    (first, is_new): (u32, bool),
+) {
     let Some((ends, info)) = pdu.inner.zip(pdu.tcp) else {
         let text = format!("a piece of {} bytes without addresses is left out", pdu.payload.len());
         put(store, at, &frames::mark(&text), comments, way);
@@ -266,12 +275,12 @@ fn put_frames(store: &mut Store, at: u64, pdu: &Pdu<'_>, comments: &[&str], way:
         } else {
             ends
         };
-        frames::handshake(to_remote, |packet| {
+        frames::handshake(to_remote, first, |packet| {
             put(store, at, packet, comments, None);
             comments = &comments[..comments.len().min(1)]; // all is said once
         });
     }
-    frames::piece(ends, info, pdu.payload, |packet| {
+    frames::piece(ends, first, info, pdu.payload, |packet| {
         put(store, at, packet, comments, way);
     });
 }

@@ -168,7 +168,9 @@ impl Writer {
         if self.store.is_none() && self.shared.stats.failure().is_some() && !self.open() {
             return Ok(true);
         }
-        while self.gathered() < TURN {
+        // A commit goes to one file, whose limit it should not miss by far.
+        let limit = TURN.min(self.config.rotate.size.as_usize().max(1));
+        while self.gathered() < limit {
             let Some((peer, message)) = self.router.recv()? else {
                 break;
             };

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::daemons::Target;
 use crate::g3::{EscaperCommand, Kind, ResolverCommand, ServerCommand, UserGroupCommand};
-use crate::{ca, g3, generic, output};
+use crate::{audit, ca, g3, generic, output};
 
 /// What to ask a daemon.
 #[derive(Debug, Subcommand)]
@@ -141,6 +141,12 @@ pub(crate) async fn run(target: &Target, daemon: &str, command: &DaemonCommand) 
         && words.first().is_some_and(|first| first == "ca")
     {
         return ca::run(target, words).await;
+    }
+    if let DaemonCommand::Own(words) = command
+        && daemon == "auditd"
+        && audit::is_one(words)
+    {
+        return audit::run(target, words).await;
     }
     let mut client = match command {
         // Files and JSON are looked at before anybody is called.

@@ -7,6 +7,7 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line speaks there")]
 
+mod audit;
 mod ca;
 mod call;
 mod check;
