@@ -5,6 +5,7 @@
 //! an interception, whose inner stream is inspected again. A [`Flow`] goes with it from layer to layer.
 
 mod config;
+mod dump;
 pub(crate) mod h1;
 pub(crate) mod h2;
 pub(crate) mod inspect;
@@ -13,6 +14,7 @@ mod layer;
 pub(crate) mod leaf;
 mod log;
 mod protocol;
+mod record;
 mod refusal;
 mod stats;
 pub(crate) mod tls;
@@ -31,6 +33,7 @@ use crate::icap::Services;
 use crate::task::Task;
 use crate::user::Permit;
 use crate::worker::Worker;
+use dump::Dump;
 use h1::H1Interception;
 use protocol::Ports;
 use tls::TlsInterception;
@@ -38,6 +41,7 @@ pub(crate) use tls::{SetUpError, Surroundings};
 
 pub(crate) use config::{AuditorConfig, AuditorKind, UserAudit};
 pub(crate) use log::InspectSource;
+pub(crate) use record::Recording;
 pub(crate) use stats::Registered;
 
 /// A node of the `auditor` section at work.
@@ -46,6 +50,10 @@ pub(crate) struct Auditor {
     pub(crate) config: AuditorConfig,
     /// Where inspect and intercept records go.
     pub(crate) log: EventLogger,
+    /// The group's auditd.
+    pub(crate) recording: Option<Arc<Recording>>,
+    /// Where copies of what is inside of TLS go.
+    dump: Option<Dump>,
     pub(crate) stats: Registered,
     ports: Ports,
     limits: sluice_sniff::Limits,
@@ -80,6 +88,8 @@ impl Auditor {
             name: name.into(),
             config: config.clone(),
             log,
+            dump: Dump::new(config, around.recording.as_ref()).map_err(SetUpError::Dump)?,
+            recording: around.recording.clone(),
             stats,
             ports: Ports::new(&config.server_tcp_portmap, &config.client_tcp_portmap),
             limits: sluice_sniff::Limits {

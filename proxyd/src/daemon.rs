@@ -12,7 +12,7 @@ use sluice_telemetry::metrics::{self, RuntimeGauges};
 use sluice_telemetry::warn;
 
 use crate::audit::leaf::{Generator, Leaves};
-use crate::audit::{AuditorKind, Surroundings};
+use crate::audit::{AuditorKind, Recording, Surroundings};
 use crate::config::{EscaperConfig, PeersConfig, ProxydConfig, ServerConfig};
 use crate::listen::{Listeners, Opened};
 use crate::objects::{Builder, Objects};
@@ -40,8 +40,10 @@ struct State {
     generations: u64,
     /// Objects that were replaced and may still have tasks.
     retired: Vec<Weak<ServerCommon>>,
+    /// The line to auditd, from the first auditor on.
+    recording: Option<Arc<Recording>>,
     /// What the metrics ask; they stop to when these are dropped.
-    _registrations: Vec<metrics::Registration>,
+    registrations: Vec<metrics::Registration>,
 }
 
 impl Daemon for Proxyd {
@@ -113,12 +115,16 @@ impl Daemon for Proxyd {
         }
         let mut stats = StatsBook::new(cx.metrics.clone());
         let mut generations = 0;
+        let recording = recording(&config, &cx)?;
+        if let Some(recording) = &recording {
+            registrations.push(cx.metrics.register(Arc::<Recording>::clone(recording)));
+        }
         let mut objects = Builder {
             logs: &cx.logs,
             naming: cx.naming,
             stats: &mut stats,
             generations: &mut generations,
-            around: surroundings(&config.peers, &cx),
+            around: surroundings(&config.peers, &cx, recording.as_ref()),
             running: None,
         }
         .build(&config)?;
@@ -135,7 +141,8 @@ impl Daemon for Proxyd {
             stats,
             generations,
             retired: Vec::new(),
-            _registrations: registrations,
+            recording,
+            registrations,
         };
         Ok(Arc::new(Self {
             cx: Arc::new(cx),
@@ -166,7 +173,7 @@ impl Daemon for Proxyd {
             .iter()
             .filter_map(|(name, auditor)| Some((name.clone(), status_of(auditor.tls.as_ref()?.leaves()))))
             .collect();
-        json!({
+        let mut status = json!({
             "auditors": auditors,
             "listening": listening,
             "tasks_alive": alive,
@@ -184,7 +191,11 @@ impl Daemon for Proxyd {
                     "answers_cached": condition.cached,
                 },
             },
-        })
+        });
+        if let Some(recording) = &state.recording {
+            status["peers"]["auditd"] = recording.status();
+        }
+        status
     }
 
     fn objects(&self) -> Vec<(&'static str, Vec<String>)> {
@@ -214,12 +225,19 @@ impl Daemon for Proxyd {
         }
         let mut state = self.state();
         let state = &mut *state;
+        if state.recording.is_none()
+            && let Some(recording) = recording(&config, &self.cx)?
+        {
+            let source = Arc::<Recording>::clone(&recording);
+            state.registrations.push(self.cx.metrics.register(source));
+            state.recording = Some(recording);
+        }
         let mut objects = Builder {
             logs: &self.cx.logs,
             naming: self.cx.naming,
             stats: &mut state.stats,
             generations: &mut state.generations,
-            around: surroundings(&self.peers, &self.cx),
+            around: surroundings(&self.peers, &self.cx, state.recording.as_ref()),
             running: Some(&state.objects),
         }
         .build(&config)?;
@@ -302,7 +320,25 @@ impl Daemon for Proxyd {
             drain.quit(&self.cx.tasks).await;
         }
         self.workers.stop();
+        let recording = self.state().recording.clone();
+        if let Some(recording) = recording {
+            let flushed = self.cx.background.spawn_blocking(move || recording.flush());
+            let _ = flushed.await; // what is left is lost with us
+        }
     }
+}
+
+/// The line to the group's auditd, if anything is to be told.
+fn recording(config: &ProxydConfig, cx: &Context) -> anyhow::Result<Option<Arc<Recording>>> {
+    if config.auditors.is_empty() {
+        return Ok(None);
+    }
+    let recording = Recording::start(&cx.runtime_dir)?;
+    cx.logs.tap_audit(Arc::<Recording>::clone(&recording));
+    if !recording.path().exists() {
+        warn!("auditd is not there: what auditors tell is kept for it, up to a limit"; "socket" => %recording.path().display());
+    }
+    Ok(Some(recording))
 }
 
 impl Proxyd {
@@ -373,7 +409,7 @@ fn open_all(
 }
 
 /// What auditors need of the daemon.
-fn surroundings(peers: &PeersConfig, cx: &Context) -> Surroundings {
+fn surroundings(peers: &PeersConfig, cx: &Context, recording: Option<&Arc<Recording>>) -> Surroundings {
     let own = || Generator::Unix(cx.runtime_dir.join("certgend.mint"));
     let peer = peers.certgend.as_ref();
     let address = peer.and_then(|peer| peer.address.as_ref());
@@ -386,6 +422,7 @@ fn surroundings(peers: &PeersConfig, cx: &Context) -> Surroundings {
         },
         certgend_uid: peer.and_then(|peer| peer.uid),
         background: cx.background.clone(),
+        recording: recording.map(Arc::clone),
     }
 }
 

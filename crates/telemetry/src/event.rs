@@ -9,10 +9,11 @@ mod channel;
 mod config;
 mod driver;
 mod fluentd;
+mod tap;
 mod writer;
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 pub use crate::render::syslog::{Facility, Header};
@@ -22,6 +23,7 @@ pub(crate) use config::system_syslog;
 pub use config::{
     DriverConfig, FluentdConfig, JournalConfig, LogConfig, LoggerConfig, StdoutConfig, StdoutFormat, SyslogConfig,
 };
+pub use tap::{FieldValue, Tap, fields};
 use writer::Writer;
 
 use sluice_config::value::ResolveAddrError;
@@ -113,6 +115,8 @@ struct Shared {
     registry: Registry,
     /// By kind; `None` where records are discarded. Kinds configured alike share a writer.
     writers: [Option<Arc<Writer>>; 4],
+    /// Who hears of audit records, too.
+    tap: OnceLock<Arc<dyn Tap>>,
 }
 
 impl EventLogs {
@@ -144,6 +148,7 @@ impl EventLogs {
                     writer(LogKind::Resolve)?,
                     writer(LogKind::Task)?,
                 ],
+                tap: OnceLock::new(),
                 identity: identity.clone(),
                 registry: registry.clone(),
             }),
@@ -158,8 +163,14 @@ impl EventLogs {
                 identity,
                 registry: Registry::default(),
                 writers: [const { None }; 4],
+                tap: OnceLock::new(),
             }),
         }
+    }
+
+    /// Lets `tap` hear of the audit records of all loggers that are made from now on; the first one stays.
+    pub fn tap_audit(&self, tap: Arc<dyn Tap>) {
+        let _ = self.shared.tap.set(tap); // there is one already
     }
 
     /// The logger of that name, made when it is not there: `lt-<server>`, `le-<escaper>`, `lr-<resolver>`,
@@ -173,6 +184,9 @@ impl EventLogs {
         };
         EventLogger {
             open: writer.as_ref().map(|writer| writer.logger(name, &self.shared.registry)),
+            tap: (kind == LogKind::Audit)
+                .then(|| self.shared.tap.get().map(Arc::clone))
+                .flatten(),
         }
     }
 
@@ -208,6 +222,7 @@ impl fmt::Debug for EventLogs {
 #[derive(Clone)]
 pub struct EventLogger {
     open: Option<Handle>,
+    tap: Option<Arc<dyn Tap>>,
 }
 
 /// A held logger; the token tells the writer when the last one is gone.
@@ -220,13 +235,13 @@ struct Handle {
 impl EventLogger {
     /// A logger that discards everything.
     pub const fn discard() -> Self {
-        Self { open: None }
+        Self { open: None, tap: None }
     }
 
     /// Whether records go anywhere; build none where this is false.
     #[inline]
     pub fn enabled(&self) -> bool {
-        self.open.is_some()
+        self.open.is_some() || self.tap.is_some()
     }
 
     /// Records that wait for the writer now.
@@ -237,6 +252,9 @@ impl EventLogger {
     /// Queues `record`. Never blocks: with the queue full, or after shutdown, the record is dropped and counted.
     #[inline]
     pub fn log(&self, record: impl Record) {
+        if let Some(tap) = &self.tap {
+            tap.take(Timestamp::now(), &record);
+        }
         let Some(open) = &self.open else { return };
         open.channel.offer(|| {
             Box::new(Stamped {
@@ -249,6 +267,9 @@ impl EventLogger {
     /// Queues the record that `record` makes, unless it would be discarded or the queue is full.
     #[inline]
     pub fn log_with<R: Record>(&self, record: impl FnOnce() -> R) {
+        if self.tap.is_some() {
+            return self.log(record());
+        }
         let Some(open) = &self.open else { return };
         open.channel.offer(|| {
             Box::new(Stamped {

@@ -38,6 +38,9 @@ pub(crate) fn start(
     match auditor.map(Arc::clone) {
         None => tunnel::spawn(worker, client, upstream, task),
         Some(auditor) => {
+            if let Some(recording) = &auditor.recording {
+                recording.stream(&auditor.name, &task, target);
+            }
             let flow = Flow {
                 task,
                 auditor,

@@ -49,6 +49,7 @@ pub(super) async fn tls(mut flow: Box<Flow>, sides: Sides) {
         Err(error) => return flow.task.failed(&TaskError::Interception(Box::new(error))),
     };
     flow.task.relaying();
+    let sides = flow.recorded(sides, alpn.as_deref());
     match alpn.as_deref().and_then(of_alpn) {
         Some(protocol) => look_into_known(*flow, (InspectSource::TlsAlpn, protocol), sides),
         None => look_into(*flow, sides),

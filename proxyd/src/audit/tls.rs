@@ -22,6 +22,7 @@ use sluice_tls::{Alert, BuildError, HandshakeError, OpensslClientConfig, TlsStre
 use thiserror::Error;
 use tokio::time::timeout;
 
+use super::Recording;
 use super::config::{AuditorConfig, OnCertgendFailure};
 use super::intercept::{Detail, Subject};
 use super::leaf::{self, Generator, Key, Leaves, MintFailure, Probe};
@@ -74,11 +75,16 @@ pub(crate) struct Surroundings {
     pub(crate) certgend_uid: Option<u32>,
     /// Where connections to generators live.
     pub(crate) background: Tasks,
+    /// The group's auditd.
+    pub(crate) recording: Option<Arc<Recording>>,
 }
 
 /// Why interception could not be set up.
 #[derive(Debug, Error)]
 pub(crate) enum SetUpError {
+    /// The reader of copies has no address.
+    #[error("`tls_stream_dump`")]
+    Dump(#[source] ResolveAddrError),
     /// Of an ICAP service.
     #[error("ICAP service: {0}")]
     Icap(#[from] crate::icap::ServiceError),

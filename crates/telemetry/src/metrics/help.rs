@@ -24,6 +24,32 @@ pub(super) fn help(name: &str) -> Option<&'static str> {
 
 /// Sorted by name.
 const HELP: &[(&str, &str)] = &[
+    ("audit.batch.refused", "Batches of senders that had to say hello again"),
+    ("audit.batch.total", "Batches of records taken"),
+    ("audit.file.bytes", "Bytes of all files"),
+    ("audit.file.compressed", "Files compressed"),
+    ("audit.file.count", "Files that are there"),
+    ("audit.file.deleted", "Files deleted to keep to the limits"),
+    ("audit.file.rotated", "Files closed"),
+    ("audit.flow.alive", "Recorded streams that have not ended"),
+    ("audit.record.lost", "Records that senders have lost"),
+    ("audit.record.malformed", "Records that make no sense"),
+    ("audit.record.total", "Records taken"),
+    ("audit.sender.batch.pass", "Batches that auditd has written"),
+    ("audit.sender.batch.resent", "Batches sent again"),
+    ("audit.sender.connected", "Whether auditd answers"),
+    (
+        "audit.sender.drop.bytes",
+        "Bytes of records lost because the queue was full",
+    ),
+    ("audit.sender.record.drop", "Records lost because the queue was full"),
+    ("audit.sender.record.total", "Records queued for auditd"),
+    ("audit.sender.waiting.bytes", "Bytes that wait for auditd"),
+    ("audit.udp.malformed", "Datagrams that are no exported PDUs"),
+    ("audit.udp.total", "Datagrams taken"),
+    ("audit.write.bytes", "Bytes written"),
+    ("audit.write.failed", "Attempts to write that failed"),
+    ("audit.write.stuck", "Whether nothing can be written"),
     (
         "auditor.inspect.blocked",
         "Layers of streams that were refused for their protocol",

@@ -109,6 +109,7 @@ fn the_writer_is_woken_when_the_queue_passes_half() {
     let writer = Writer::start_polling(&config, &identity(), Duration::from_secs(3600)).unwrap();
     let logger = EventLogger {
         open: Some(writer.logger("lt-a", &Registry::new())),
+        tap: None,
     };
     for _ in 0..9 {
         logger.log(Task::of("x"));

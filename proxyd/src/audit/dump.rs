@@ -1,0 +1,167 @@
+//! Copies of what is inside of TLS (`tls_stream_dump`), to the group's auditd or to any reader of exported PDUs.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use sluice_bus::{FlowDump, FlowMeta, Policy, Recorded, Side, UdpDump};
+use sluice_config::value::ResolveAddrError;
+use sluice_sniff::Protocol;
+use sluice_telemetry::metrics::Shards;
+use sluice_telemetry::warn;
+use sluice_wire::dump::{Addresses, DEFAULT_PACKET_SIZE, Dissector};
+
+use super::Flow;
+use super::config::{AuditorConfig, OnAuditdFailure};
+use super::record::{Recording, id};
+use super::tls::{Sides, of_alpn};
+use crate::client::Client;
+use crate::http::exchange::Upstream;
+use crate::user::Permit;
+
+/// How long a stream waits for auditd, if its auditor wants it to.
+const STALL: Duration = Duration::from_secs(10);
+
+/// Where copies go.
+pub(super) struct Dump {
+    transport: Transport,
+    /// Whose side of the stream is copied.
+    side: Side,
+}
+
+enum Transport {
+    Auditd(Arc<Recording>, Policy),
+    Udp {
+        peer: SocketAddr,
+        packet_size: usize,
+        /// One for each worker, made when it is needed; none where that has failed.
+        sockets: Shards<OnceLock<Option<Arc<UdpDump>>>>,
+    },
+}
+
+impl Dump {
+    /// Where copies go by `config`, if anywhere.
+    ///
+    /// # Errors
+    /// If the name of the reader leads to no address.
+    pub(super) fn new(
+        config: &AuditorConfig,
+        recording: Option<&Arc<Recording>>,
+    ) -> Result<Option<Self>, ResolveAddrError> {
+        let Some(dump) = &config.tls_stream_dump else {
+            return Ok(None);
+        };
+        let policy = match config.on_auditd_failure {
+            OnAuditdFailure::Drop => Policy::Drop,
+            OnAuditdFailure::Stall => Policy::Stall(STALL),
+        };
+        let transport = match (&dump.peer, recording) {
+            (Some(peer), _) => Transport::Udp {
+                peer: peer.resolve()?,
+                packet_size: dump.packet_size.unwrap_or(DEFAULT_PACKET_SIZE),
+                sockets: Shards::with(OnceLock::new),
+            },
+            (None, Some(recording)) => Transport::Auditd(Arc::clone(recording), policy),
+            (None, None) => return Ok(None),
+        };
+        let side = if dump.client_side { Side::Client } else { Side::Remote };
+        Ok(Some(Self { transport, side }))
+    }
+
+    /// Begins the copy of a stream; none if it cannot be made.
+    fn flow(&self, meta: &FlowMeta) -> Option<FlowDump> {
+        match &self.transport {
+            Transport::Auditd(recording, policy) => Some(recording.recorder().flow(meta, *policy)),
+            Transport::Udp {
+                peer,
+                packet_size,
+                sockets,
+            } => {
+                let socket = sockets.mine().get_or_init(|| open(*peer, *packet_size));
+                socket.as_ref().map(|socket| socket.flow(meta))
+            }
+        }
+    }
+}
+
+fn open(peer: SocketAddr, packet_size: usize) -> Option<Arc<UdpDump>> {
+    let any = match peer {
+        SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+        SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+    };
+    let opened = UdpSocket::bind(any)
+        .and_then(|socket| socket.connect(peer).map(|()| socket))
+        .and_then(|socket| UdpDump::new(socket, packet_size));
+    opened
+        .inspect_err(|error| warn!("copies of streams cannot be sent"; "peer" => %peer, "error" => %error))
+        .ok()
+}
+
+impl Flow {
+    /// Lets what goes through `sides`, from which TLS was taken off, be copied, if the auditor does that.
+    pub(super) fn recorded(&self, mut sides: Sides, alpn: Option<&[u8]>) -> Sides {
+        let Some(dump) = &self.auditor.dump else {
+            return sides;
+        };
+        let protocol = alpn.and_then(of_alpn);
+        let meta = FlowMeta {
+            task: id(self.task.id),
+            depth: self.depth,
+            auditor: self.auditor.name.to_string(),
+            server: self.task.server().name.to_string(),
+            user: self.task.permit().and_then(Permit::log_name).map(ToString::to_string),
+            upstream: self.upstream.to_string(),
+            protocol: protocol.map_or("_unknown", Protocol::as_str).to_owned(),
+            rule: None,
+            addresses: addresses(&sides),
+            dissector: match protocol {
+                Some(Protocol::Http1) => Dissector::Name("http".to_owned()),
+                Some(Protocol::Http2) => Dissector::Name("http2".to_owned()),
+                _ => Dissector::TlsPort(self.upstream.port),
+            },
+        };
+        let Some(flow) = dump.flow(&meta).map(Arc::new) else {
+            return sides;
+        };
+        match dump.side {
+            Side::Client => {
+                let Client {
+                    stream,
+                    buf,
+                    timer,
+                    peers,
+                    waiting_since,
+                } = *sides.client;
+                flow.to_remote(buf.filled());
+                sides.client = Box::new(Client {
+                    stream: Recorded::new(stream, Side::Client, flow).into_stream(),
+                    buf,
+                    timer,
+                    peers,
+                    waiting_since,
+                });
+            }
+            Side::Remote => {
+                flow.to_client(sides.upstream.buf.filled());
+                let stream = Recorded::new(sides.upstream.stream, Side::Remote, flow).into_stream();
+                sides.upstream = Upstream {
+                    stream,
+                    ..sides.upstream
+                };
+            }
+        }
+        sides
+    }
+}
+
+/// The four ends; one that the system no longer knows is all zeros.
+fn addresses(sides: &Sides) -> Addresses {
+    let none = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+    let upstream = sides.upstream.stream.tcp();
+    Addresses {
+        client: sides.client.peers.client,
+        server: sides.client.peers.server,
+        local: upstream.local_addr().unwrap_or(none),
+        remote: upstream.peer_addr().unwrap_or(none),
+    }
+}
