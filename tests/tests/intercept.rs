@@ -5,8 +5,8 @@
 use std::process::Stdio;
 
 use rustix::process::Signal;
-use serde_json::{Value, json};
-use sluice_testkit::{Ca, Curl, CurlAnswer, Daemon, Group, Leaf, Nginx, Origin, assert_eventually, curl};
+use serde_json::json;
+use sluice_testkit::{Ca, CurlAnswer, Nginx, Origin, assert_eventually, curl};
 use sluice_tests::rig::{Keys, Rig, nginx, nginx_of, private};
 use sluice_tests::{finished, noise};
 use tokio::process::Command;
