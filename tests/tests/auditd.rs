@@ -336,8 +336,11 @@ async fn a_full_disk_is_said_loudly_and_costs_nothing_but_time() {
         exchange(&flow, path);
     }
     assert_eventually!(auditd.status().await["audit"]["stuck"] == true);
-    let status = auditd.status().await;
-    assert!(status["note"].as_str().unwrap().contains("No space left"), "{status}");
+    assert_eventually!(
+        auditd.status().await["note"]
+            .as_str()
+            .is_some_and(|note| note.contains("No space left"))
+    );
     assert_eventually!(
         auditd.stderr().contains("nothing can be written"),
         "{}",

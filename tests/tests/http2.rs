@@ -26,7 +26,7 @@ async fn curl_speaks_http2_with_nginx() {
         .run()
         .await;
     assert_eq!(put.status, 201, "{put:?}");
-    assert!(rig.curl("a.test", &nginx, "/put/x").run().await.body == body);
+    assert!(rig.curl("a.test", &nginx, "/put/x").arg("--http2").run().await.body == body);
 
     assert_eventually!(rig.intercepted("H2StreamForward").len() == 4);
     let records = rig.intercepted("H2StreamForward");

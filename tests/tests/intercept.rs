@@ -36,7 +36,12 @@ async fn curl_fetches_over_https_and_the_records_tell_what() {
     assert!(rig.curl("a.test", &nginx, "/put/x").run().await.body == body);
     // An upstream without a name is checked by its address.
     let by_address = curl(&format!("https://{}/hello.txt", nginx.tls_addr()));
-    let by_address = by_address.proxy(rig.proxyd.addr("http")).trust(&rig.trust).run().await;
+    let by_address = by_address
+        .proxy(rig.proxyd.addr("http"))
+        .trust(&rig.trust)
+        .arg("--http1.1")
+        .run()
+        .await;
     by_address.assert(200, "hello\n");
 
     assert_eventually!(finished(&rig.proxyd).len() == 5);
