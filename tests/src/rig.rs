@@ -1,6 +1,10 @@
 //! A group whose proxyd intercepts TLS, and the nginx behind it.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::missing_panics_doc,
+    reason = "a test fails by panicking"
+)]
 
 use std::path::{Path, PathBuf};
 
