@@ -183,6 +183,21 @@ fn datagrams_keep_to_their_size_and_lost_ones_are_counted() {
     assert!(dump.stats().lost >= 1);
 }
 
+#[test]
+fn a_reader_that_has_come_back_gets_the_first_datagram_too() {
+    let reader = Reader::new();
+    let address = reader.0.local_addr().unwrap();
+    let dump = reader.dump(1480);
+    drop(reader);
+    dump.flow(&meta()).to_client(b"lost");
+    let reader = Reader(UdpSocket::bind(address).unwrap());
+    reader.0.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    dump.flow(&meta()).to_client(b"first");
+    dump.flow(&meta()).to_client(b"second");
+    assert_eq!(bytes_of(&reader.pieces(11), Direction::ToClient), b"firstsecond");
+    assert_eq!(dump.stats(), UdpDumpStats { sent: 3, lost: 1 });
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_stalled_stream_ends_and_one_that_may_lose_goes_on() {
     let dir = tempfile::TempDir::new().unwrap();

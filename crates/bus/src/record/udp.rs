@@ -25,9 +25,9 @@ pub struct UdpDump {
 /// What has happened until now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct UdpDumpStats {
-    /// Datagrams that were sent.
+    /// Datagrams that the system took.
     pub sent: u64,
-    /// Datagrams that the system did not take, as its buffer was full or nobody listens.
+    /// Datagrams that it did not take, as its buffer was full, and those that it said nobody listens to.
     pub lost: u64,
 }
 
@@ -61,7 +61,16 @@ impl UdpDump {
 
     /// Sends one datagram now, or never: the stream does not wait for its copy.
     pub(super) fn send(&self, packet: &[u8]) {
-        let counter = match self.socket.send(packet) {
+        let mut result = self.socket.send(packet);
+        // That nobody took an earlier one is told in place of sending this one.
+        if result
+            .as_ref()
+            .is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused)
+        {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+            result = self.socket.send(packet);
+        }
+        let counter = match result {
             Ok(_) => &self.sent,
             Err(_) => &self.lost,
         };
