@@ -73,6 +73,11 @@ enum Format {
     Pcapng,
 }
 
+/// What there is, for the help of all commands.
+pub(crate) const HELP: &str = "  tail    Print the last events
+  search  Find events
+  export  Write what is recorded of one task";
+
 /// Whether these words are one of the commands here.
 pub(crate) fn is_one(words: &[String]) -> bool {
     let first = words.first().map(String::as_str);

@@ -7,6 +7,9 @@ use tokio::process::Command;
 
 use crate::daemons::{self, Target};
 
+/// What there is, for the help of all commands.
+pub(crate) const HELP: &str = "  ca init  Make the CA that the configuration names";
+
 /// Runs certgend with these words; the configuration is the group's unless they name another.
 pub(crate) async fn run(target: &Target, words: &[String]) -> anyhow::Result<ExitCode> {
     let binary = daemons::binary("certgend")?;

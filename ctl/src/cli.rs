@@ -12,6 +12,7 @@ use crate::call::DaemonCommand;
 use crate::daemons::{self, Target};
 use crate::token::TokenOptions;
 use crate::up::UpOptions;
+use crate::{audit, ca};
 
 /// What is to be done, to which group.
 #[derive(Debug)]
@@ -178,7 +179,7 @@ fn one_parser(name: &'static str, daemon: &'static str) -> clap::Command {
             .required(true)
             .value_parser(clap::value_parser!(Shell)),
     );
-    let command = One::augment_args(command).subcommand(completion);
+    let command = with_own(One::augment_args(command).subcommand(completion), daemon);
     command.subcommand_required(true).arg_required_else_help(true)
 }
 
@@ -220,8 +221,18 @@ fn group_parser() -> clap::Command {
             let sub = DaemonCommand::augment_subcommands(sub)
                 .subcommand_required(true)
                 .arg_required_else_help(true);
-            command.subcommand(sub)
+            command.subcommand(with_own(sub, daemon))
         })
+}
+
+/// Tells of the commands that clap does not know, since only one daemon has them.
+fn with_own(parser: clap::Command, daemon: &str) -> clap::Command {
+    let own = match daemon {
+        "auditd" => audit::HELP,
+        "certgend" => ca::HELP,
+        _ => return parser,
+    };
+    parser.after_help(format!("Of {daemon} alone (`--help` after one tells more):\n{own}"))
 }
 
 /// Prints the completion script for the name that the program was called by.
@@ -254,6 +265,16 @@ mod tests {
     fn the_parsers_are_sound() {
         group_parser().debug_assert();
         one_parser("proxyd-ctl", "proxyd").debug_assert();
+    }
+
+    #[test]
+    fn help_names_what_one_daemon_alone_has() {
+        let help = |line: &str| parse(line).unwrap_err().to_string();
+        for line in ["sluicectl auditd --help", "auditd-ctl --help"] {
+            assert!(help(line).contains("\n  search "), "{line}: {}", help(line));
+        }
+        assert!(help("sluicectl certgend --help").contains("\n  ca init "));
+        assert!(!help("sluicectl proxyd --help").contains("ca init"));
     }
 
     #[test]
