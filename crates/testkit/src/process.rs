@@ -4,7 +4,8 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tokio::process::{Child, Command};
@@ -54,9 +55,24 @@ impl Process {
         self.pid.as_raw_nonzero().get().cast_unsigned()
     }
 
-    /// Sends a signal to it alone.
+    /// Sends a signal to it alone. One that stops it has stopped all of its threads when this returns.
     pub fn signal(&self, signal: Signal) {
         kill_process(self.pid, signal).unwrap_or_else(|error| panic!("signal {}: {error}", self.name));
+        let sent = Instant::now();
+        while signal == Signal::STOP && !self.is_stopped() {
+            assert!(sent.elapsed() < STUCK, "{} does not stop", self.name);
+            thread::yield_now();
+        }
+    }
+
+    /// Whether none of its threads runs any more.
+    fn is_stopped(&self) -> bool {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
+        threads.flatten().all(|thread| {
+            let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+            // The name before it may have spaces and brackets.
+            stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
+        })
     }
 
     /// How it has ended, if it has.
@@ -116,7 +132,7 @@ impl Drop for Process {
         if self.running {
             let _ = kill_process_group(self.pid, Signal::KILL);
         }
-        if std::thread::panicking() {
+        if thread::panicking() {
             eprintln!("{}", self.tail());
         }
     }
