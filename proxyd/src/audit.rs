@@ -27,7 +27,7 @@ use sluice_addr::Upstream;
 use sluice_config::value::{InspectAction, Ratio};
 use sluice_io::Stream;
 use sluice_sniff::Protocol;
-use sluice_telemetry::EventLogger;
+use sluice_telemetry::{EventLogger, warn};
 
 use crate::icap::Services;
 use crate::task::Task;
@@ -81,6 +81,9 @@ impl Auditor {
         let running = running.and_then(|running| running.tls.as_ref());
         let (reqmod, respmod) = (&config.icap_reqmod_service, &config.icap_respmod_service);
         let icap = Services::new(reqmod.as_ref(), respmod.as_ref(), base)?;
+        if config.tls_stream_dump.is_some() && config.tls_cert_agent.is_none() {
+            warn!("`tls_stream_dump` copies nothing, since no TLS is opened without `tls_cert_agent`"; "auditor" => name);
+        }
         Ok(Self {
             tls: TlsInterception::new(config, base, around, running)?,
             h1: H1Interception::new(config, icap.clone()),
@@ -118,6 +121,11 @@ impl Auditor {
     pub(crate) fn adapts_request(&self, permit: Option<&Permit>) -> bool {
         let of_user = permit.and_then(|permit| permit.user.config.audit.task_audit_ratio);
         !self.icap.is_empty() && draw(of_user.unwrap_or(self.config.task_audit_ratio))
+    }
+
+    /// What stands in `status` of copies that do not go to auditd.
+    pub(crate) fn copies(&self) -> Option<serde_json::Value> {
+        self.dump.as_ref()?.status()
     }
 
     /// What is done with a stream of `protocol` to a host, if there is a choice.

@@ -171,7 +171,12 @@ impl Daemon for Proxyd {
             .objects
             .auditors
             .iter()
-            .filter_map(|(name, auditor)| Some((name.clone(), status_of(auditor.tls.as_ref()?.leaves()))))
+            .filter_map(|(name, auditor)| {
+                Some((
+                    name.clone(),
+                    status_of(auditor.tls.as_ref()?.leaves(), auditor.copies()),
+                ))
+            })
             .collect();
         let mut status = json!({
             "auditors": auditors,
@@ -426,16 +431,20 @@ fn surroundings(peers: &PeersConfig, cx: &Context, recording: Option<&Arc<Record
     }
 }
 
-/// What is told of an auditor's certificates.
-fn status_of(leaves: &Leaves) -> Value {
+/// What is told of an auditor's certificates, and of its copies where these do not go to auditd.
+fn status_of(leaves: &Leaves, copies: Option<Value>) -> Value {
     let condition = leaves.condition();
-    json!({
+    let mut status = json!({
         "certificate_generator": leaves.generator().to_string(),
         "connected": condition.connected,
         "last_error": condition.last_error.as_deref(),
         "certificates_cached": condition.cached,
         "certificates_awaited": condition.in_flight,
-    })
+    });
+    if let Some(copies) = copies {
+        status["copies"] = copies;
+    }
+    status
 }
 
 /// Who answers proxyd's name queries.

@@ -672,8 +672,28 @@ async fn copies_go_to_any_reader_of_exported_pdus() {
     assert_eq!(pdu.dissector, Dissector::Name("http".to_owned()));
     assert_eq!(pdu.outer.unwrap().dst, group.addr("http"));
     assert_eq!(pdu.inner.unwrap().dst, nginx.tls_addr());
+    // Nobody listens any more: what is lost is counted.
+    drop(reader);
+    fetch(&group, &nginx, &trust, "/h1").arg("--http1.1").run().await;
+    let copies = proxyd.status().await["auditors"]["inside"]["copies"].clone();
+    assert_eq!(copies["peer"], group.addr("udp").to_string(), "{copies}");
+    assert!(copies["sent"].as_u64() >= Some(2), "{copies}");
+    assert!(copies["lost"].as_u64() >= Some(1), "{copies}");
     proxyd.stop().await.assert_clean();
     certgend.stop().await.assert_clean();
+}
+
+#[tokio::test]
+async fn copies_that_nothing_can_be_in_are_warned_of() {
+    let yaml = format!(
+        "auditor: [{{name: inside, tls_stream_dump: {{}}}}]\n{}",
+        sluice_tests::proxy("auditor: inside", "")
+    );
+    let group = Group::new(&yaml);
+    let proxyd = group.proxyd().await;
+    let log = proxyd.stderr();
+    assert!(log.contains("`tls_stream_dump` copies nothing"), "{log}");
+    proxyd.stop().await.assert_clean();
 }
 
 #[tokio::test]

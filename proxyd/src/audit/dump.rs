@@ -4,7 +4,8 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use sluice_bus::{FlowDump, FlowMeta, Policy, Recorded, Side, UdpDump};
+use serde_json::{Value, json};
+use sluice_bus::{FlowDump, FlowMeta, Policy, Recorded, Side, UdpDump, UdpDumpStats};
 use sluice_config::value::ResolveAddrError;
 use sluice_sniff::Protocol;
 use sluice_telemetry::metrics::Shards;
@@ -66,6 +67,26 @@ impl Dump {
         };
         let side = if dump.client_side { Side::Client } else { Side::Remote };
         Ok(Some(Self { transport, side }))
+    }
+
+    /// What stands in `status` of copies that go to a reader over UDP.
+    pub(super) fn status(&self) -> Option<Value> {
+        let Transport::Udp { peer, sockets, .. } = &self.transport else {
+            return None;
+        };
+        let sum = |count: fn(UdpDumpStats) -> u64| {
+            sockets.sum(|socket| {
+                socket
+                    .get()
+                    .and_then(Option::as_ref)
+                    .map_or(0, |dump| count(dump.stats()))
+            })
+        };
+        Some(json!({
+            "peer": peer.to_string(),
+            "sent": sum(|stats| stats.sent),
+            "lost": sum(|stats| stats.lost),
+        }))
     }
 
     /// Begins the copy of a stream; none if it cannot be made.
