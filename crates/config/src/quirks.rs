@@ -33,6 +33,11 @@ enum Within {
 
 /// Keys that are read past, each with a warning that says why.
 const WITHOUT_EFFECT: &[(Within, &str, &str)] = &[
+    (
+        Within::Key(&["tls_cert_agent", "tls_cert_generator"]),
+        "cache_request_batch_count",
+        "nobody who asks the table of certificates waits for a turn",
+    ),
     (Within::Key(SIZE_LIMITS), "smtp_greeting_msg", SMTP_GREETING),
     (Within::Key(SIZE_LIMITS), "smtp_server_greeting_msg", SMTP_GREETING),
     (

@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use sluice_config::value::SocketBuffer;
 use sluice_tls::intercept::{Leaf, LeafError};
 use sluice_wire::mint::{Certificate, Form, MintError, Service, Usage};
 use thiserror::Error;
@@ -59,6 +60,8 @@ impl fmt::Display for Generator {
 pub(crate) struct Options {
     /// The uid that certgend may run as beside our own and root.
     pub(crate) peer_uid: Option<u32>,
+    /// Of a UDP socket, as the system wants it if nothing is said.
+    pub(crate) socket_buffer: SocketBuffer,
     /// How long an answer is waited for, reconnects included.
     pub(crate) query_timeout: Duration,
     /// How long a connection waits for its leaf.
@@ -77,6 +80,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             peer_uid: None,
+            socket_buffer: SocketBuffer::default(),
             query_timeout: Duration::from_secs(4),
             wait_timeout: Duration::from_secs(4),
             protective_ttl: Duration::from_secs(10),

@@ -423,6 +423,7 @@ pub(crate) fn connector(config: &AuditorConfig, base: &Path) -> Result<Connector
 fn leaf_options(agent: &TlsCertAgent, peer_uid: Option<u32>) -> leaf::Options {
     leaf::Options {
         peer_uid,
+        socket_buffer: agent.query_socket_buffer,
         query_timeout: agent.query_wait_timeout.0,
         wait_timeout: agent.cache_request_timeout.0,
         protective_ttl: Duration::from_secs(agent.protective_cache_ttl.into()),

@@ -9,7 +9,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use rustix::net::RecvFlags;
+use rustix::net::{RecvFlags, sockopt};
+use sluice_config::value::SocketBuffer;
 use sluice_wire::mint::{Form, FrameError, MAX_DATAGRAM, MintResponse, take_frame};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::{UdpSocket, UnixStream};
@@ -190,7 +191,7 @@ impl Driver {
 
     /// Uses a UDP socket until it breaks, or nothing is awaited: the next request goes from another port then.
     async fn run_udp(&self, address: SocketAddr) -> End {
-        let socket = match connected_socket(address).await {
+        let socket = match connected_socket(address, self.shared.options.socket_buffer).await {
             Ok(socket) => socket,
             Err(error) => return End::useless(error.into()),
         };
@@ -240,12 +241,18 @@ impl Driver {
 }
 
 /// A socket on a fresh port that hears only from `address`.
-async fn connected_socket(address: SocketAddr) -> io::Result<UdpSocket> {
+async fn connected_socket(address: SocketAddr, buffer: SocketBuffer) -> io::Result<UdpSocket> {
     let any: SocketAddr = match address {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
     };
     let socket = UdpSocket::bind(any).await?;
+    if let Some(size) = buffer.recv {
+        sockopt::set_socket_recv_buffer_size(&socket, size.as_usize())?;
+    }
+    if let Some(size) = buffer.send {
+        sockopt::set_socket_send_buffer_size(&socket, size.as_usize())?;
+    }
     socket.connect(address).await?;
     socket.writable().await?; // else the first `try_send` would not know
     Ok(socket)

@@ -159,8 +159,6 @@ pub struct TlsCertAgent {
     pub protective_cache_ttl: u32,
     /// The most seconds that a certificate is kept.
     pub maximum_cache_ttl: u32,
-    /// Requests to the cache that are taken at a time.
-    pub cache_request_batch_count: usize,
     /// The wait of whoever asks.
     pub cache_request_timeout: Span,
     /// The time after which an expired entry is dropped.
@@ -185,7 +183,6 @@ struct AgentMap {
     query_wait_timeout: Span,
     protective_cache_ttl: u32,
     maximum_cache_ttl: u32,
-    cache_request_batch_count: usize,
     cache_request_timeout: Span,
     #[serde(alias = "vanish_after_expire")]
     cache_vanish_wait: Span,
@@ -199,7 +196,6 @@ impl Default for AgentMap {
             query_wait_timeout: Span::secs(4),
             protective_cache_ttl: 10,
             maximum_cache_ttl: 300,
-            cache_request_batch_count: 10,
             cache_request_timeout: Span::secs(4),
             cache_vanish_wait: Span::secs(300),
         }
@@ -227,7 +223,6 @@ impl From<AgentForm> for TlsCertAgent {
             query_wait_timeout: map.query_wait_timeout,
             protective_cache_ttl: map.protective_cache_ttl,
             maximum_cache_ttl: map.maximum_cache_ttl,
-            cache_request_batch_count: map.cache_request_batch_count,
             cache_request_timeout: map.cache_request_timeout,
             cache_vanish_wait: map.cache_vanish_wait,
         }
