@@ -1,5 +1,15 @@
 //! Blocks of pcapng files (draft-ietf-opsawg-pcapng), written and read; little-endian, one section, one interface.
 
+use std::borrow::Cow;
+use std::time::Duration;
+
+use byteorder::LittleEndian;
+use pcap_file::pcapng::blocks::enhanced_packet::{EnhancedPacketBlock, EnhancedPacketOption};
+use pcap_file::pcapng::blocks::interface_description::{InterfaceDescriptionBlock, InterfaceDescriptionOption};
+use pcap_file::pcapng::blocks::section_header::{SectionHeaderBlock, SectionHeaderOption};
+use pcap_file::pcapng::{self, RawBlock};
+use pcap_file::{DataLink, Endianness, PcapError};
+
 /// What packets of a file are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LinkType {
@@ -10,32 +20,21 @@ pub(crate) enum LinkType {
 }
 
 impl LinkType {
-    fn number(self) -> u16 {
+    fn number(self) -> u32 {
         match self {
             Self::Raw => 101,
             Self::UpperPdu => 252,
         }
     }
 
-    fn of(number: u16) -> Option<Self> {
+    fn of(link: DataLink) -> Option<Self> {
         [Self::Raw, Self::UpperPdu]
             .into_iter()
-            .find(|link| link.number() == number)
+            .find(|known| known.number() == u32::from(link))
     }
 }
 
-const SECTION: u32 = 0x0a0d_0d0a;
-const INTERFACE: u32 = 1;
-const PACKET: u32 = 6;
-const MAGIC: u32 = 0x1a2b_3c4d;
-
-const OPT_COMMENT: u16 = 1;
-const OPT_IF_NAME: u16 = 2;
-const OPT_USER_APPL: u16 = 4;
-const OPT_IF_TSRESOL: u16 = 9;
-const OPT_FLAGS: u16 = 2;
-
-/// Resolution of times: 10^-9 s.
+/// Resolution of times: 10^-9 s. The library writes nothing else.
 const NANOSECONDS: u8 = 9;
 
 /// The longest block that is read.
@@ -71,45 +70,54 @@ pub(crate) enum Block<'a> {
 
 /// Appends what a file begins with.
 pub(crate) fn put_head(out: &mut Vec<u8>, link: LinkType) {
-    block(out, SECTION, |out| {
-        out.extend_from_slice(&MAGIC.to_le_bytes());
-        out.extend_from_slice(&1_u16.to_le_bytes());
-        out.extend_from_slice(&0_u16.to_le_bytes());
-        out.extend_from_slice(&u64::MAX.to_le_bytes()); // the section's length is not given
-        let writer = concat!("sluice auditd ", env!("CARGO_PKG_VERSION"));
-        option(out, OPT_USER_APPL, writer.as_bytes());
-        option(out, 0, &[]);
-    });
-    block(out, INTERFACE, |out| {
-        out.extend_from_slice(&link.number().to_le_bytes());
-        out.extend_from_slice(&[0; 2]);
-        out.extend_from_slice(&0_u32.to_le_bytes()); // packets are never cut
-        option(out, OPT_IF_NAME, b"sluice");
-        option(out, OPT_IF_TSRESOL, &[NANOSECONDS]);
-        option(out, 0, &[]);
-    });
+    let writer = concat!("sluice auditd ", env!("CARGO_PKG_VERSION"));
+    put(
+        out,
+        &pcapng::Block::SectionHeader(SectionHeaderBlock {
+            endianness: Endianness::Little,
+            major_version: 1,
+            minor_version: 0,
+            section_length: -1, // not given
+            options: vec![SectionHeaderOption::UserApplication(writer.into())],
+        }),
+    );
+    put(
+        out,
+        &pcapng::Block::InterfaceDescription(InterfaceDescriptionBlock {
+            linktype: link.number().into(),
+            snaplen: 0, // packets are never cut
+            options: vec![
+                InterfaceDescriptionOption::IfName("sluice".into()),
+                InterfaceDescriptionOption::IfTsResol(NANOSECONDS),
+            ],
+        }),
+    );
 }
 
 /// Appends a packet.
 pub(crate) fn put_packet(out: &mut Vec<u8>, packet: &Packet<'_>) {
-    block(out, PACKET, |out| {
-        out.extend_from_slice(&0_u32.to_le_bytes()); // the interface
-        let high = u32::try_from(packet.at >> 32).unwrap_or_default();
-        let low = u32::try_from(packet.at & u64::from(u32::MAX)).unwrap_or_default();
-        let length = u32::try_from(packet.data.len()).unwrap_or(u32::MAX);
-        for number in [high, low, length, length] {
-            out.extend_from_slice(&number.to_le_bytes());
-        }
-        out.extend_from_slice(packet.data);
-        pad(out, packet.data.len());
-        for comment in &packet.comments {
-            option(out, OPT_COMMENT, cut(comment).as_bytes());
-        }
-        if let Some(way) = packet.way {
-            option(out, OPT_FLAGS, &(way as u32).to_le_bytes());
-        }
-        option(out, 0, &[]);
-    });
+    let comments = packet
+        .comments
+        .iter()
+        .map(|comment| EnhancedPacketOption::Comment(cut(comment).into()));
+    let way = packet.way.map(|way| EnhancedPacketOption::Flags(way as u32));
+    put(
+        out,
+        &pcapng::Block::EnhancedPacket(EnhancedPacketBlock {
+            interface_id: 0,
+            timestamp: Duration::from_nanos(packet.at),
+            // Records have a limit of a megabyte, so this always fits.
+            original_len: u32::try_from(packet.data.len()).unwrap_or(u32::MAX),
+            data: Cow::Borrowed(packet.data),
+            options: comments.chain(way).collect(),
+        }),
+    );
+}
+
+fn put(out: &mut Vec<u8>, block: &pcapng::Block<'_>) {
+    block
+        .write_to::<LittleEndian, _>(out)
+        .expect("memory takes whatever is written");
 }
 
 /// The longest front of `text` that a comment may be, and whole characters of it.
@@ -120,28 +128,6 @@ fn cut(text: &str) -> &str {
     text.get(..end.unwrap_or_default()).unwrap_or_default()
 }
 
-fn block(out: &mut Vec<u8>, kind: u32, body: impl FnOnce(&mut Vec<u8>)) {
-    let start = out.len();
-    out.extend_from_slice(&kind.to_le_bytes());
-    out.extend_from_slice(&[0; 4]);
-    body(out);
-    // Records have a limit of a megabyte, so this always fits.
-    let length = u32::try_from(out.len() - start + 4).unwrap_or(u32::MAX).to_le_bytes();
-    out[start + 4..start + 8].copy_from_slice(&length);
-    out.extend_from_slice(&length);
-}
-
-fn option(out: &mut Vec<u8>, code: u16, value: &[u8]) {
-    out.extend_from_slice(&code.to_le_bytes());
-    out.extend_from_slice(&u16::try_from(value.len()).unwrap_or_default().to_le_bytes());
-    out.extend_from_slice(value);
-    pad(out, value.len());
-}
-
-fn pad(out: &mut Vec<u8>, length: usize) {
-    out.extend_from_slice(&[0; 3][..length.next_multiple_of(4) - length]);
-}
-
 /// The bytes are no file of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("it is no pcapng file of auditd's")]
@@ -149,54 +135,43 @@ pub(crate) struct NotOurs;
 
 /// Takes one block off the front of `buf`: the block and its length. `Ok(None)` asks for more bytes.
 pub(crate) fn take_block(buf: &[u8]) -> Result<Option<(Block<'_>, usize)>, NotOurs> {
-    let Some((kind, length)) = u32_at(buf, 0).zip(u32_at(buf, 4)) else {
+    let Some(length) = buf.get(4..).and_then(<[u8]>::first_chunk) else {
         return Ok(None);
     };
-    let length = usize::try_from(length).map_err(|_| NotOurs)?;
+    // A length that nothing of ours has is told before its bytes are waited for.
+    let length = usize::try_from(u32::from_le_bytes(*length)).map_err(|_| NotOurs)?;
     if !(12..=MAX_BLOCK).contains(&length) || length % 4 != 0 {
         return Err(NotOurs);
     }
-    let Some(whole) = buf.get(..length) else {
-        return Ok(None);
+    let raw = match RawBlock::from_slice::<LittleEndian>(buf) {
+        Ok((_, raw)) => raw,
+        Err(PcapError::IncompleteBuffer) => return Ok(None),
+        Err(_) => return Err(NotOurs),
     };
-    if u32_at(whole, length - 4) != u32_at(whole, 4) {
-        return Err(NotOurs);
-    }
-    let body = &whole[8..length - 4];
-    let block = match kind {
-        SECTION if u32_at(body, 0) != Some(MAGIC) => return Err(NotOurs),
-        INTERFACE => {
-            let number = body.first_chunk().map(|bytes| u16::from_le_bytes(*bytes));
-            Block::Interface(number.and_then(LinkType::of).ok_or(NotOurs)?)
+    let block = match raw.try_into_block::<LittleEndian>().map_err(|_| NotOurs)? {
+        pcapng::Block::SectionHeader(header) if header.endianness == Endianness::Big => return Err(NotOurs),
+        pcapng::Block::InterfaceDescription(interface) => {
+            Block::Interface(LinkType::of(interface.linktype).ok_or(NotOurs)?)
         }
-        PACKET => Block::Packet(packet(body).ok_or(NotOurs)?),
+        pcapng::Block::EnhancedPacket(packet) => Block::Packet(ours(packet).ok_or(NotOurs)?),
         _ => Block::Other,
     };
     Ok(Some((block, length)))
 }
 
-fn packet(body: &[u8]) -> Option<Packet<'_>> {
-    let at = u64::from(u32_at(body, 4)?) << 32 | u64::from(u32_at(body, 8)?);
-    let length = usize::try_from(u32_at(body, 12)?).ok()?;
-    let rest = body.get(20..)?;
-    let data = rest.get(..length)?;
-    let mut options = rest.get(length.checked_next_multiple_of(4)?..)?;
+fn ours(block: EnhancedPacketBlock<'_>) -> Option<Packet<'_>> {
+    let Cow::Borrowed(data) = block.data else { return None };
     let mut packet = Packet {
-        at,
+        at: u64::try_from(block.timestamp.as_nanos()).ok()?,
         data,
         comments: Vec::new(),
         way: None,
     };
-    while let Some((code, length)) = u16_at(options, 0).zip(u16_at(options, 2)) {
-        if code == 0 {
-            break;
-        }
-        let length = usize::from(length);
-        let value = options.get(4..4 + length)?;
-        match code {
-            OPT_COMMENT => packet.comments.push(std::str::from_utf8(value).ok()?),
-            OPT_FLAGS => {
-                packet.way = match u32_at(value, 0)? & 3 {
+    for option in block.options {
+        match option {
+            EnhancedPacketOption::Comment(Cow::Borrowed(text)) => packet.comments.push(text),
+            EnhancedPacketOption::Flags(flags) => {
+                packet.way = match flags & 3 {
                     1 => Some(Way::Inbound),
                     2 => Some(Way::Outbound),
                     _ => None,
@@ -204,17 +179,8 @@ fn packet(body: &[u8]) -> Option<Packet<'_>> {
             }
             _ => {}
         }
-        options = options.get(4 + length.next_multiple_of(4)..)?;
     }
     Some(packet)
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
-}
-
-fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
-    Some(u16::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
 #[cfg(test)]
