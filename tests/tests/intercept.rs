@@ -783,3 +783,24 @@ fn is_in_memory(pid: u32, wanted: &[u8]) -> bool {
     assert!(seen > 1 << 20, "the memory of {pid} was read");
     false
 }
+
+/// Without SNI the client alone can tell whether the upstream is the one that it wants, from a leaf that says what the
+/// upstream's says; a leaf of another server at the same address does not come in between.
+#[tokio::test]
+async fn a_client_that_gives_no_name_checks_the_upstreams_own() {
+    let ca = Ca::new();
+    let right = nginx(&ca, &["127.0.0.1"]).await;
+    let wrong = nginx(&ca, &["other.test"]).await;
+    let rig = Rig::start(&ca, Keys::default()).await;
+    let get = |nginx: &Nginx| {
+        curl(&format!("https://{}/hello.txt", nginx.tls_addr()))
+            .proxy(rig.proxyd.addr("http"))
+            .trust(&rig.trust)
+    };
+    for _ in 0..2 {
+        get(&right).run().await.assert(200, "hello\n");
+        let answer = get(&wrong).run().await;
+        assert!(answer.exit == 60 && answer.body.is_empty(), "{}", answer.stderr);
+    }
+    rig.stop().await;
+}

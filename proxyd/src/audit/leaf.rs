@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use ring::digest::{SHA256, digest};
 use sluice_config::value::SocketBuffer;
 use sluice_tls::intercept::{Leaf, LeafError};
 use sluice_wire::mint::{Certificate, Form, MintError, Service, Usage};
@@ -98,6 +99,9 @@ pub(crate) struct Key {
     pub(crate) host: Arc<str>,
     pub(crate) service: Service,
     pub(crate) usage: Usage,
+    /// SHA-256 of the certificate that it mirrors, where the host alone does not tell which that is: a name that no
+    /// client has given was checked by nobody, and servers of several names may have one address.
+    pub(crate) of: Option<[u8; 32]>,
 }
 
 impl Key {
@@ -107,6 +111,16 @@ impl Key {
             host: host.to_ascii_lowercase().into(),
             service: Service::Http,
             usage: Usage::TlsServer,
+            of: None,
+        }
+    }
+
+    /// The same for this upstream's certificate alone.
+    pub(crate) fn of_certificate(self, der: Option<&[u8]>) -> Self {
+        let digest = |der| digest(&SHA256, der).as_ref().try_into().ok();
+        Self {
+            of: der.and_then(digest),
+            ..self
         }
     }
 }

@@ -265,7 +265,13 @@ impl TlsInterception {
             Some(host) => Key::of_tls(&host.to_string()),
             None => Key::of_tls(&subject.upstream.host.to_string()),
         };
-        let known = match self.known(&mut client, &key).await {
+        // Without a name nobody checks the upstream's but the client, by a leaf that mirrors what this very upstream
+        // has shown: none is known before that.
+        let known = match &name {
+            Some(_) => self.known(&mut client, &key).await,
+            None => Ok(Known::Nothing),
+        };
+        let known = match known {
             Ok(Known::Bypass) => return Ok(Outcome::Bypass(Sides { client, upstream })),
             Ok(Known::Leaf(leaf, renew)) => Some((leaf, renew)),
             Ok(Known::Nothing) => None,
@@ -299,6 +305,10 @@ impl TlsInterception {
         *verify = secure
             .verify_error()
             .map_or_else(|| "ok".to_owned(), |error| error.reason().to_owned());
+        let key = match &name {
+            Some(_) => key,
+            None => key.of_certificate(secure.peer_certificate_der().as_deref()),
+        };
         let leaf = match self.leaf(&mut client, &key, known, &secure).await {
             Ok(leaf) => leaf,
             Err(error) => return Err((error, Some(client))),

@@ -306,13 +306,14 @@ impl State {
                 .get(&id)
                 .filter(|flight| asked(flight) || response.outcome.is_err())
                 .map(|_| id),
+            // A datagram tells nothing else. Where it could answer several questions it answers none.
             None => {
-                let key = Key {
-                    host: response.host.as_str().into(),
-                    service: response.service,
-                    usage: response.usage,
-                };
-                self.by_key.get(&key).copied()
+                let mut asking = self
+                    .flights
+                    .iter()
+                    .filter(|(_, flight)| asked(flight))
+                    .map(|(id, _)| *id);
+                asking.next().filter(|_| asking.next().is_none())
             }
         };
         let Some(id) = id else { return false };
