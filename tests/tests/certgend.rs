@@ -422,6 +422,7 @@ async fn certificates_of_all_kinds_are_mirrored() {
     certgend.stop().await.assert_clean();
 }
 
+/// TLS-14.
 #[tokio::test]
 async fn validity_is_the_upstream_s_and_no_longer_than_allowed() {
     let certgend = certgend(CONFIG).await;
@@ -464,6 +465,7 @@ async fn validity_is_the_upstream_s_and_no_longer_than_allowed() {
     certgend.stop().await.assert_clean();
 }
 
+/// TLS-14, TLS-15.
 #[tokio::test]
 async fn an_expired_or_bare_upstream_is_mirrored_as_it_is() {
     let certgend = certgend(CONFIG).await;
@@ -526,6 +528,7 @@ async fn an_expired_or_bare_upstream_is_mirrored_as_it_is() {
     certgend.stop().await.assert_clean();
 }
 
+/// TLS-15.
 #[tokio::test]
 async fn certificates_between_the_ca_and_its_root_are_sent() {
     let group =
@@ -612,6 +615,7 @@ async fn certificates_between_the_ca_and_its_root_are_sent() {
     certgend.stop().await.assert_clean();
 }
 
+/// TLS-15.
 #[tokio::test]
 async fn each_host_has_a_serial_of_its_own_and_the_same_wish_the_same_certificate() {
     let certgend = certgend(CONFIG).await;

@@ -575,6 +575,7 @@ async fn users_are_inspected_if_they_say_so_and_may_be_held_to_what_is_known() {
     }
 }
 
+/// LM-07.
 #[tokio::test]
 async fn a_share_of_the_tunnels_is_inspected() {
     let origin = Arc::new(Origin::echo());
