@@ -21,7 +21,9 @@ need() {
 
 # What every build needs.
 need_to_build() {
-    need gcc 'command -v cc gcc' \
+    # g++: libzmq is C++.
+    need g++ 'command -v g++' \
+        gcc 'command -v cc gcc' \
         libc6-dev 'echo "#include <stdio.h>" | gcc -E -' \
         pkg-config 'command -v pkg-config' \
         libssl-dev 'pkg-config --exists openssl'
