@@ -11,6 +11,7 @@
 #![cfg_attr(not(test), warn(clippy::cast_possible_truncation, clippy::indexing_slicing))]
 
 pub mod audit;
+mod cursor;
 pub mod dns;
 pub mod dump;
 pub mod mint;

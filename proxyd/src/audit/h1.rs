@@ -11,10 +11,9 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use sluice_addr::{Host, Upstream as Target};
-use sluice_config::value::ByteSize;
 use sluice_http1::{
-    Authority, Awaits, Connection, ForwardRequest, HostLine, Limits, Partial, Redacted, Reply, RequestHead,
-    ResponseHead, TargetLine, Version, parse_request, put_field,
+    Authority, Awaits, Connection, ForwardRequest, HostLine, Partial, Redacted, Reply, RequestHead, ResponseHead,
+    TargetLine, Version, parse_request, put_field,
 };
 use sluice_io::buffer;
 use sluice_telemetry::value::Timestamp;
@@ -69,18 +68,13 @@ impl H1Interception {
     /// What runs by `config`.
     pub(crate) fn new(config: &AuditorConfig, icap: Services) -> Self {
         let keys = &config.h1_interception;
-        let line = u32::try_from(keys.body_line_max_length).unwrap_or(u32::MAX);
-        let limits = |head: ByteSize| Limits {
-            head_max: u32::try_from(head.0).unwrap_or(u32::MAX),
-            body_line_max: line,
-            ..Limits::default()
-        };
         Self {
-            terms: Terms {
-                request_limits: limits(keys.req_header_max_size),
-                response_limits: limits(keys.rsp_header_max_size),
-                response_timeout: keys.rsp_header_recv_timeout.0,
-            },
+            terms: Terms::new(
+                keys.req_header_max_size,
+                keys.rsp_header_max_size,
+                keys.body_line_max_length,
+                keys.rsp_header_recv_timeout,
+            ),
             client_idle: keys.pipeline_read_idle_timeout.0,
             request_timeout: keys.req_header_recv_timeout.0,
             steal_forwarded_for: keys.steal_forwarded_for,

@@ -40,8 +40,8 @@ pub(crate) trait Watch {
     /// What is done with an extended CONNECT for `protocol` (RFC 8441 §4).
     fn admit(&self, protocol: &str) -> Admission;
 
-    /// A stream has ended; `counts` are the connection's.
-    fn stream_ended(&self, note: StreamNote, counts: Counts);
+    /// A stream has ended.
+    fn stream_ended(&self, note: StreamNote);
 
     /// The upstream has answered a PING.
     fn pinged(&self, round_trip: Duration, counts: Counts);
@@ -289,13 +289,7 @@ where
                         self.error.get_or_insert(H2Error::ClientFlood);
                         return Poll::Ready(());
                     }
-                    watch.stream_ended(
-                        note,
-                        Counts {
-                            total: self.total,
-                            alive: streams.len(),
-                        },
-                    );
+                    watch.stream_ended(note);
                 }
                 match self.client.poll_accept(cx) {
                     Poll::Ready(Some(Ok((request, respond)))) => {

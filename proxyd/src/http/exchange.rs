@@ -11,7 +11,7 @@ use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use sluice_config::value::SpeedLimitTcp;
+use sluice_config::value::{ByteSize, Span, SpeedLimitTcp};
 use sluice_http1::{
     Awaits, BodyFraming, BodyOut, BodyScanner, Connection, ForwardResponse, Limits, Partial, ResponseHead,
     parse_response,
@@ -63,6 +63,27 @@ pub(crate) struct Terms {
     pub(crate) request_limits: Limits,
     pub(crate) response_limits: Limits,
     pub(crate) response_timeout: Duration,
+}
+
+impl Terms {
+    /// Of the keys that are named after them: bytes of heads, of a line within a chunked body, time for a response's head.
+    pub(crate) fn new(
+        request_head: ByteSize,
+        response_head: ByteSize,
+        body_line: usize,
+        response_timeout: Span,
+    ) -> Self {
+        let limits = |head: ByteSize| Limits {
+            head_max: u32::try_from(head.0).unwrap_or(u32::MAX),
+            body_line_max: u32::try_from(body_line).unwrap_or(u32::MAX),
+            ..Limits::default()
+        };
+        Self {
+            request_limits: limits(request_head),
+            response_limits: limits(response_head),
+            response_timeout: response_timeout.0,
+        }
+    }
 }
 
 /// How an exchange ended, apart from failures.

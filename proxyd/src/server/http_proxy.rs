@@ -9,7 +9,7 @@ use sluice_addr::Host;
 use sluice_auth::UsernameParams;
 use sluice_config::value::{AsciiStr, ByteSize, HttpKeepalive, HttpServerId, NodeName, OneOrMany, Span, SpeedLimitTcp};
 use sluice_config::{Entry, Load, NotYet};
-use sluice_http1::{Challenge, Limits, RequestHead, ResponseHead, parse_request, put_basic_challenge};
+use sluice_http1::{Challenge, RequestHead, ResponseHead, parse_request, put_basic_challenge};
 use sluice_io::Stream;
 use sluice_io::buffer::ReadBuffer;
 use sluice_telemetry::Naming;
@@ -224,18 +224,13 @@ pub(crate) struct Options {
 
 impl Options {
     fn new(config: &HttpProxyConfig, naming: Naming) -> Self {
-        let line = u32::try_from(config.body_line_max_length).unwrap_or(u32::MAX);
-        let limits = |head: ByteSize| Limits {
-            head_max: u32::try_from(head.0).unwrap_or(u32::MAX),
-            body_line_max: line,
-            ..Limits::default()
-        };
         Self {
-            terms: Terms {
-                request_limits: limits(config.req_header_max_size),
-                response_limits: limits(config.rsp_header_max_size),
-                response_timeout: config.rsp_header_recv_timeout.0,
-            },
+            terms: Terms::new(
+                config.req_header_max_size,
+                config.rsp_header_max_size,
+                config.body_line_max_length,
+                config.rsp_header_recv_timeout,
+            ),
             client_idle: config.pipeline_read_idle_timeout.0,
             request_timeout: config.req_header_recv_timeout.0,
             log_uri_max_chars: config.log_uri_max_chars,

@@ -1,5 +1,7 @@
 //! As much of msgpack as the messages need.
 
+use crate::cursor::{Cut, bytes, counted, counted_and, number, split};
+
 /// Why bytes are no message, or no record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
@@ -26,6 +28,12 @@ pub enum Malformed {
         /// The limit.
         limit: usize,
     },
+}
+
+impl From<Cut> for Malformed {
+    fn from(_: Cut) -> Self {
+        Self::NotMsgpack
+    }
 }
 
 /// One value, or the head of one that holds others.
@@ -60,9 +68,9 @@ impl<'a> Item<'a> {
             0xc4 => Self::Bin(counted::<1>(input)?),
             0xc5 => Self::Bin(counted::<2>(input)?),
             0xc6 => Self::Bin(counted::<4>(input)?),
-            0xc7 => other(counted_ext::<1>(input)?),
-            0xc8 => other(counted_ext::<2>(input)?),
-            0xc9 => other(counted_ext::<4>(input)?),
+            0xc7 => other(counted_and::<1>(input, 1)?),
+            0xc8 => other(counted_and::<2>(input, 1)?),
+            0xc9 => other(counted_and::<4>(input, 1)?),
             0xca => Self::Float(f32::from_be_bytes(bytes(input)?).into()),
             0xcb => Self::Float(f64::from_be_bytes(bytes(input)?)),
             0xcc => Self::Uint(number::<1>(input)?),
@@ -174,35 +182,6 @@ fn text(bytes: &[u8]) -> Item<'_> {
 
 fn other(_: &[u8]) -> Item<'_> {
     Item::Other
-}
-
-fn split<'a>(input: &mut &'a [u8], length: usize) -> Result<&'a [u8], Malformed> {
-    let (front, rest) = input.split_at_checked(length).ok_or(Malformed::NotMsgpack)?;
-    *input = rest;
-    Ok(front)
-}
-
-fn bytes<const N: usize>(input: &mut &[u8]) -> Result<[u8; N], Malformed> {
-    let (front, rest) = input.split_first_chunk::<N>().ok_or(Malformed::NotMsgpack)?;
-    *input = rest;
-    Ok(*front)
-}
-
-fn number<const N: usize>(input: &mut &[u8]) -> Result<u64, Malformed> {
-    let bytes = bytes::<N>(input)?;
-    Ok(bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)))
-}
-
-/// Bytes behind a length of `N` bytes.
-fn counted<'a, const N: usize>(input: &mut &'a [u8]) -> Result<&'a [u8], Malformed> {
-    let length = usize::try_from(number::<N>(input)?).map_err(|_| Malformed::NotMsgpack)?;
-    split(input, length)
-}
-
-/// An extension: its type is a byte more.
-fn counted_ext<'a, const N: usize>(input: &mut &'a [u8]) -> Result<&'a [u8], Malformed> {
-    let length = usize::try_from(number::<N>(input)?).map_err(|_| Malformed::NotMsgpack)?;
-    split(input, length.saturating_add(1))
 }
 
 /// Appends the head of a map.

@@ -1,5 +1,7 @@
 //! What can be wrong with a message, and what a generator answers that mints nothing.
 
+use crate::cursor::Cut;
+
 /// Why no certificate was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ErrorCode {
@@ -112,6 +114,12 @@ pub enum Problem {
         /// The key's name.
         key: &'static str,
     },
+}
+
+impl From<Cut> for Problem {
+    fn from(_: Cut) -> Self {
+        Self::NotMsgpack
+    }
 }
 
 /// A request that can not be read.

@@ -3,6 +3,7 @@
 use bytes::{BufMut, BytesMut};
 
 use super::Problem;
+use crate::cursor::{bytes, counted, counted_and, number, split};
 
 /// One value, or the head of one that holds others.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -25,7 +26,7 @@ pub(super) enum Value<'a> {
 impl<'a> Value<'a> {
     /// Takes one value off the front of `input`; of an array or map only its head.
     pub(super) fn take(input: &mut &'a [u8]) -> Result<Self, Problem> {
-        let [marker] = bytes_of::<1>(input)?;
+        let [marker] = bytes::<1>(input)?;
         Ok(match marker {
             0x00..=0x7f => Self::Uint(marker.into()),
             0x80..=0x8f => Self::Map((marker & 0x0f).into()),
@@ -41,15 +42,15 @@ impl<'a> Value<'a> {
             0xcd => Self::Uint(number::<2>(input)?),
             0xce => Self::Uint(number::<4>(input)?),
             0xcf => Self::Uint(number::<8>(input)?),
-            0xd0 => Self::signed(i8::from_be_bytes(bytes_of(input)?).into()),
-            0xd1 => Self::signed(i16::from_be_bytes(bytes_of(input)?).into()),
-            0xd2 => Self::signed(i32::from_be_bytes(bytes_of(input)?).into()),
-            0xd3 => Self::signed(i64::from_be_bytes(bytes_of(input)?)),
+            0xd0 => Self::signed(i8::from_be_bytes(bytes(input)?).into()),
+            0xd1 => Self::signed(i16::from_be_bytes(bytes(input)?).into()),
+            0xd2 => Self::signed(i32::from_be_bytes(bytes(input)?).into()),
+            0xd3 => Self::signed(i64::from_be_bytes(bytes(input)?)),
             0xe0..=0xff => Self::Negative(i8::from_be_bytes([marker]).into()),
-            0xdc => Self::Array(u16::from_be_bytes(bytes_of(input)?).into()),
-            0xdd => Self::Array(u32::from_be_bytes(bytes_of(input)?)),
-            0xde => Self::Map(u16::from_be_bytes(bytes_of(input)?).into()),
-            0xdf => Self::Map(u32::from_be_bytes(bytes_of(input)?)),
+            0xdc => Self::Array(u16::from_be_bytes(bytes(input)?).into()),
+            0xdd => Self::Array(u32::from_be_bytes(bytes(input)?)),
+            0xde => Self::Map(u16::from_be_bytes(bytes(input)?).into()),
+            0xdf => Self::Map(u32::from_be_bytes(bytes(input)?)),
             0xc0 | 0xc2 | 0xc3 => Self::Other,
             0xca => other(input, 4)?,
             0xcb => other(input, 8)?,
@@ -128,37 +129,14 @@ pub(super) fn plain_key(bytes: &[u8]) -> Option<String> {
     Some(name.to_ascii_lowercase().replace('-', "_"))
 }
 
-fn split<'a>(input: &mut &'a [u8], length: usize) -> Result<&'a [u8], Problem> {
-    let (front, rest) = input.split_at_checked(length).ok_or(Problem::NotMsgpack)?;
-    *input = rest;
-    Ok(front)
-}
-
-fn bytes_of<const N: usize>(input: &mut &[u8]) -> Result<[u8; N], Problem> {
-    let (front, rest) = input.split_first_chunk::<N>().ok_or(Problem::NotMsgpack)?;
-    *input = rest;
-    Ok(*front)
-}
-
-fn number<const N: usize>(input: &mut &[u8]) -> Result<u64, Problem> {
-    let bytes = bytes_of::<N>(input)?;
-    Ok(bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)))
-}
-
-/// Bytes behind a length of `N` bytes.
-fn counted<'a, const N: usize>(input: &mut &'a [u8]) -> Result<&'a [u8], Problem> {
-    let length = usize::try_from(number::<N>(input)?).map_err(|_| Problem::NotMsgpack)?;
-    split(input, length)
-}
-
 fn other<'a>(input: &mut &'a [u8], length: usize) -> Result<Value<'a>, Problem> {
     split(input, length)?;
     Ok(Value::Other)
 }
 
 fn extension<'a, const N: usize>(input: &mut &'a [u8]) -> Result<Value<'a>, Problem> {
-    let length = usize::try_from(number::<N>(input)?).map_err(|_| Problem::NotMsgpack)?;
-    other(input, length.saturating_add(1))
+    counted_and::<N>(input, 1)?;
+    Ok(Value::Other)
 }
 
 /// Appends the head of a map.

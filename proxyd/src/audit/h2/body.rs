@@ -15,25 +15,17 @@ pub(super) enum Broken {
     Sender(h2::Error),
 }
 
-/// What takes part in passing bodies on that is not the body.
-pub(super) struct Passed {
-    /// Bytes of data.
-    pub(super) bytes: u64,
-}
-
 /// Passes data and trailers on until their end, which is passed on as well.
-pub(super) async fn pass(from: &mut RecvStream, to: &mut SendStream<Bytes>) -> Result<Passed, Broken> {
-    let mut passed = Passed { bytes: 0 };
+pub(super) async fn pass(from: &mut RecvStream, to: &mut SendStream<Bytes>) -> Result<(), Broken> {
     while let Some(data) = next(from, to).await? {
         let last = from.is_end_stream();
         // An empty frame that ends nothing says nothing.
         if data.is_empty() && !last {
             continue;
         }
-        passed.bytes += data.len() as u64;
         send(data, last, from, to).await?;
         if last {
-            return Ok(passed);
+            return Ok(());
         }
     }
     let trailers = poll_fn(|cx| from.poll_trailers(cx)).await.map_err(Broken::Sender)?;
@@ -41,8 +33,7 @@ pub(super) async fn pass(from: &mut RecvStream, to: &mut SendStream<Bytes>) -> R
         Some(trailers) => to.send_trailers(trailers),
         None => to.send_data(Bytes::new(), true),
     }
-    .map_err(receiver)?;
-    Ok(passed)
+    .map_err(receiver)
 }
 
 /// The next data, unless the receiver does not want it any more.

@@ -147,7 +147,7 @@ impl Watch for Log<'_> {
         }
     }
 
-    fn stream_ended(&self, mut note: StreamNote, _: Counts) {
+    fn stream_ended(&self, mut note: StreamNote) {
         let websocket = note.websocket.take();
         let said = note
             .error

@@ -28,7 +28,7 @@ impl Watch for &'static Seen {
         }
     }
 
-    fn stream_ended(&self, note: StreamNote, _: Counts) {
+    fn stream_ended(&self, note: StreamNote) {
         self.0.lock().unwrap().push(note);
     }
 
