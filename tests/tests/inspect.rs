@@ -670,6 +670,7 @@ async fn what_an_auditor_cannot_be_is_told() {
             "",
             "must be more than 0",
         ),
+        ("h2_interception: {ping_interval: 0s}", "", "must be more than 0"),
         ("task_audit_ratio: 2", "", "a share from 0 to 1"),
         ("inspect_policy: block", "", "h2_inspect_policy"),
     ] {

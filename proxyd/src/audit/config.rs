@@ -159,12 +159,12 @@ impl AuditorConfig {
         }
         let inspection = &self.protocol_inspection;
         for (key, span) in [
-            ("data0_wait_timeout", inspection.data0_wait_timeout),
-            ("data0_read_timeout", inspection.data0_read_timeout),
+            ("protocol_inspection.data0_wait_timeout", inspection.data0_wait_timeout),
+            ("protocol_inspection.data0_read_timeout", inspection.data0_read_timeout),
+            ("h2_interception.ping_interval", self.h2_interception.ping_interval),
         ] {
             if span.0.is_zero() {
-                let path = format!("protocol_inspection.{key}");
-                load.error(&entry.place, path.as_str(), "must be more than 0");
+                load.error(&entry.place, key, "must be more than 0");
             }
         }
         let policies = [

@@ -285,11 +285,12 @@ where
                 while let Poll::Ready(Some(note)) = streams.poll_next_unpin(cx) {
                     progress = true;
                     self.idle_since = Instant::now();
-                    if self.is_flood(&note) {
+                    let is_flood = self.is_flood(&note);
+                    watch.stream_ended(note);
+                    if is_flood {
                         self.error.get_or_insert(H2Error::ClientFlood);
                         return Poll::Ready(());
                     }
-                    watch.stream_ended(note);
                 }
                 match self.client.poll_accept(cx) {
                     Poll::Ready(Some(Ok((request, respond)))) => {
