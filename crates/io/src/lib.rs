@@ -5,6 +5,7 @@
 //!   thread and goes over to `splice(2)` when it gets long.
 //! - [`relay`]: a tunnel, two pumps with half-close and an idle check.
 //! - [`throttle`]: speed limits of one connection and of many together; limits of how often something may happen.
+//! - [`cork`]: a stream whose small writes leave together.
 //! - [`metered`]: a stream for libraries that move its bytes themselves, with the same limits.
 //! - [`udp`]: the same for datagrams.
 //! - [`wheel`]: timers in steps of 100 ms, for the many time-outs that hardly ever fire.
@@ -13,6 +14,7 @@
 //! An idle tunnel owns no buffer and no pipe. Nothing here knows HTTP, configuration or logs.
 
 pub mod buffer;
+pub mod cork;
 pub mod metered;
 mod pipes;
 pub mod pump;

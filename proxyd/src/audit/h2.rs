@@ -19,6 +19,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use h2::{Ping, PingPong, Reason, client, server};
 use sluice_config::value::H2Interception;
+use sluice_io::cork::{Cork, Corked, corked};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
@@ -106,20 +107,26 @@ where
     U: AsyncRead + AsyncWrite + Unpin,
     W: Watch,
 {
+    let ((client, client_cork), (upstream, upstream_cork)) = (corked(client), corked(upstream));
     match open(client, upstream, settings).await {
-        Ok((client, requests, upstream)) => Pair::new(client, requests, upstream, settings, idle, watch).run().await,
+        Ok((client, requests, upstream)) => {
+            let corks = Corks(client_cork, upstream_cork);
+            Pair::new(client, requests, upstream, settings, idle, watch)
+                .run(&corks)
+                .await
+        }
         Err(error) => (Counts::default(), Err(error)),
     }
 }
 
-type ClientConn<C> = server::Connection<C, Bytes>;
-type UpstreamConn<U> = client::Connection<U, Bytes>;
+type ClientConn<C> = server::Connection<Corked<C>, Bytes>;
+type UpstreamConn<U> = client::Connection<Corked<U>, Bytes>;
 type Requests = client::SendRequest<Bytes>;
 
 /// Shakes hands with the upstream first: what the client may do depends on it.
 async fn open<C, U>(
-    client: C,
-    upstream: U,
+    client: Corked<C>,
+    upstream: Corked<U>,
     settings: &H2Interception,
 ) -> Result<(ClientConn<C>, Requests, UpstreamConn<U>), H2Error>
 where
@@ -150,7 +157,10 @@ where
     Ok((client, requests, upstream))
 }
 
-async fn open_upstream<U>(upstream: U, settings: &H2Interception) -> Result<(Requests, UpstreamConn<U>), H2Error>
+async fn open_upstream<U>(
+    upstream: Corked<U>,
+    settings: &H2Interception,
+) -> Result<(Requests, UpstreamConn<U>), H2Error>
 where
     U: AsyncRead + AsyncWrite + Unpin,
 {
@@ -176,6 +186,21 @@ where
     })
     .await?;
     Ok((requests, connection))
+}
+
+/// Of both sides: the library flushes each frame of data, which would be a record and a system call for each.
+struct Corks<C, U>(Cork<C>, Cork<U>);
+
+impl<C: AsyncWrite + Unpin, U: AsyncWrite + Unpin> Corks<C, U> {
+    fn put_in(&self) {
+        self.0.put_in();
+        self.1.put_in();
+    }
+
+    fn take_out(&self, cx: &mut Context<'_>) {
+        self.0.take_out(cx);
+        self.1.take_out(cx);
+    }
 }
 
 /// Both connections and their streams, which live and die together in one task.
@@ -273,11 +298,11 @@ where
         }
     }
 
-    async fn run(mut self) -> (Counts, Result<(), H2Error>) {
+    async fn run(mut self, corks: &Corks<C, U>) -> (Counts, Result<(), H2Error>) {
         let (settings, watch) = (self.settings, self.watch);
         let mut next_ping = Instant::now() + settings.ping_interval.0;
         let mut streams = FuturesUnordered::new();
-        poll_fn(|cx| {
+        let mut turn = |cx: &mut Context<'_>| {
             loop {
                 // The upstream first: what it has sent is passed on in the same turn.
                 self.poll_upstream(cx);
@@ -345,6 +370,12 @@ where
                     return Poll::Pending;
                 }
             }
+        };
+        poll_fn(|cx| {
+            corks.put_in();
+            let polled = turn(cx);
+            corks.take_out(cx);
+            polled
         })
         .await;
         let counts = Counts {
