@@ -13,9 +13,10 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::ServerConfig;
+use rustls::crypto::CryptoProvider;
 use rustls::server::{Accepted, Acceptor, ProducesTickets, ResolvesServerCert, ServerSessionMemoryCache};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{CipherSuite, ServerConfig};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use thiserror::Error;
@@ -33,11 +34,27 @@ const MAX_CHAIN: usize = 16;
 /// Sessions kept for clients that resume by session id, of one acceptor.
 const CACHED_SESSIONS: usize = 4096;
 
+const CHACHA: [CipherSuite; 3] = [
+    CipherSuite::TLS13_CHACHA20_POLY1305_SHA256,
+    CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+    CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+];
+
+/// Of AES, 128 bits come first: they are enough for anybody, and SHA-384, which has no instructions of its own, takes
+/// longer for a handshake's keys than all its messages.
+const AES_128: [CipherSuite; 3] = [
+    CipherSuite::TLS13_AES_128_GCM_SHA256,
+    CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+    CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+];
+
 /// A ClientHello, complete and well formed, that has not been answered.
 pub struct Hello {
     accepted: Accepted,
     server_name: Option<String>,
     alpn: Vec<Vec<u8>>,
+    /// It would rather have ChaCha20 than AES, since it computes AES without instructions for it.
+    prefers_chacha: bool,
     /// What came behind it and is not read yet.
     rest: Vec<u8>,
 }
@@ -86,10 +103,14 @@ impl Hello {
         let hello = accepted.client_hello();
         let server_name = hello.server_name().map(str::to_owned);
         let alpn = hello.alpn().into_iter().flatten().map(<[u8]>::to_vec).collect();
+        // GREASE may stand before it (RFC 8701).
+        let first = hello.cipher_suites().iter().find(|suite| suite.as_str().is_some());
+        let prefers_chacha = first.is_some_and(|suite| CHACHA.contains(suite));
         Self {
             accepted,
             server_name,
             alpn,
+            prefers_chacha,
             rest: rest.to_vec(),
         }
     }
@@ -184,11 +205,17 @@ impl InterceptionAcceptor {
     /// # Errors
     /// [`BuildError`] if the library has none of the versions.
     pub fn new(handshake_timeout: Duration, ticketer: Arc<Ticketer>) -> Result<Self, BuildError> {
-        let mut template = ServerConfig::builder_with_provider(provider())
+        let mut provider = CryptoProvider::clone(&provider());
+        provider
+            .cipher_suites
+            .sort_by_key(|suite| !AES_128.contains(&suite.suite()));
+        let mut template = ServerConfig::builder_with_provider(Arc::new(provider))
             .with_safe_default_protocol_versions()
             .map_err(BuildError::library)?
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(NoLeaf));
+        // A client that resumes gets the next one.
+        template.send_tls13_tickets = 1;
         template.session_storage = ServerSessionMemoryCache::new(CACHED_SESSIONS);
         template.ticketer = Arc::new(RustlsTickets(ticketer)) as Arc<dyn ProducesTickets>;
         Ok(Self {
@@ -217,6 +244,7 @@ impl InterceptionAcceptor {
         let mut config = ServerConfig::clone(&self.template);
         config.cert_resolver = Arc::clone(&leaf.0);
         config.alpn_protocols = alpn.map(<[u8]>::to_vec).into_iter().collect();
+        config.ignore_client_order = !hello.prefers_chacha;
         let Hello { accepted, rest, .. } = hello;
         let start = tokio_rustls::StartHandshake::from_parts(accepted, io);
         let handshake = start.into_stream_with(Arc::new(config), |connection| {

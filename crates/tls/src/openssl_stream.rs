@@ -162,6 +162,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> OpensslStream<IO> {
             closure: None,
             sound: false,
         };
+        // A flight leaves as one.
+        stream.ssl.get_mut().hold = true;
         let result = poll_fn(|cx| {
             stream.enter(cx);
             let step = match side {
@@ -169,14 +171,15 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> OpensslStream<IO> {
                 Side::Server => stream.ssl.accept(),
             };
             match step {
-                // What is left, such as tickets, the peer need not read before it speaks.
-                Ok(()) => {
-                    stream.reader_flushes = true;
-                    match stream.ssl.get_mut().poll_drain(cx) {
+                Ok(()) => match side {
+                    // It leaves with what the client says first, or when that awaits something.
+                    Side::Client => Poll::Ready(Ok(())),
+                    // What is left, such as tickets, the client need not read before it speaks.
+                    Side::Server => match stream.ssl.get_mut().poll_drain(cx) {
                         Poll::Ready(Err(error)) => Poll::Ready(Err(HandshakeError::Io(error))),
                         Poll::Ready(Ok(())) | Poll::Pending => Poll::Ready(Ok(())),
-                    }
-                }
+                    },
+                },
                 Err(error) if is_wait(error.code()) => {
                     // The peer answers only what it got: our flight goes out before its is awaited.
                     match stream.ssl.get_mut().poll_drain(cx) {
@@ -188,6 +191,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> OpensslStream<IO> {
             }
         })
         .await;
+        stream.ssl.get_mut().hold = false;
         if let Err(error) = result {
             // The alert that tells the peer why is worth one try, not a wait.
             poll_fn(|cx| {
@@ -197,6 +201,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> OpensslStream<IO> {
             .await;
             return Err(error);
         }
+        stream.reader_flushes = true;
         stream.sound = true;
         Ok(stream)
     }
@@ -296,12 +301,22 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for OpensslStream<IO> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.enter(cx);
         let this = &mut *self;
-        this.reader_flushes = false;
-        ready!(this.ssl.get_mut().poll_drain(cx))?;
+        // Nobody has waited for what the handshake left, so nothing says that the connection is full.
+        let goes_along = std::mem::take(&mut this.reader_flushes) && !buf.is_empty();
+        if !goes_along {
+            ready!(this.ssl.get_mut().poll_drain(cx))?;
+        }
         if buf.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        Poll::Ready(match this.ssl.ssl_write(buf.get(..RECORD).unwrap_or(buf)) {
+        this.ssl.get_mut().hold = goes_along;
+        let written = this.ssl.ssl_write(buf.get(..RECORD).unwrap_or(buf));
+        this.ssl.get_mut().hold = false;
+        if goes_along {
+            // What is left waits for the next write, as it always does.
+            let _ = this.ssl.get_mut().poll_drain(cx)?;
+        }
+        Poll::Ready(match written {
             Ok(n) => Ok(n),
             // Only a handshake in the middle of the stream waits here, and renegotiation is off.
             Err(error) if is_wait(error.code()) => return Poll::Pending,

@@ -17,7 +17,7 @@ use rcgen::{
 };
 use sluice_addr::Host;
 use sluice_config::value::{OneOrMany, Secret};
-use tokio::io::{DuplexStream, duplex};
+use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
 
 use crate::client::{Connector, SessionCache};
 use crate::config::{CertPairConfig, Certificates, OpensslClientConfig, PemSource, RustlsServerConfig};
@@ -129,16 +129,21 @@ fn backends(params: &TlsServerParams) -> [(&'static str, TlsAcceptor); 2] {
     ]
 }
 
-type Ends = (
-    Result<TlsStream<DuplexStream>, HandshakeError>,
-    Result<TlsStream<DuplexStream>, HandshakeError>,
-);
+type Shaken = Result<TlsStream<DuplexStream>, HandshakeError>;
+type Ends = (Shaken, Shaken);
+
+/// A client's handshake with its last flight, which would otherwise wait for what the client says first.
+async fn sent(handshake: impl Future<Output = Shaken>) -> Shaken {
+    let mut client = handshake.await?;
+    client.flush().await.map_err(HandshakeError::Io)?;
+    Ok(client)
+}
 
 /// One handshake in memory: what the client got, what the server got.
 async fn shake(connector: &Connector, name: &str, alpn: &[&[u8]], acceptor: &TlsAcceptor) -> Ends {
     let (near, far) = duplex(64 * 1024);
     let name = host(name);
-    tokio::join!(connector.connect(near, &name, 443, alpn), acceptor.accept(far))
+    tokio::join!(sent(connector.connect(near, &name, 443, alpn)), acceptor.accept(far))
 }
 
 async fn connected(

@@ -170,7 +170,7 @@ async fn the_name_is_sent_unless_it_is_an_address_or_switched_off() {
 async fn visit(connector: &Connector, name: &str, port: u16, acceptor: &TlsAcceptor) -> bool {
     let (near, far) = duplex(64 * 1024);
     let name = host(name);
-    let (client, server) = tokio::join!(connector.connect(near, &name, port, &[]), acceptor.accept(far));
+    let (client, server) = tokio::join!(sent(connector.connect(near, &name, port, &[])), acceptor.accept(far));
     let (mut client, mut server) = (client.unwrap(), server.unwrap());
     server.write_all(b"x").await.unwrap();
     server.shutdown().await.unwrap();

@@ -54,7 +54,7 @@ async fn intercept(
         assert_eq!(asked, offer);
         acceptor.accept(hello, far, leaf, chosen).await
     };
-    tokio::join!(connector.connect(near, &name, 443, offer), server)
+    tokio::join!(sent(connector.connect(near, &name, 443, offer)), server)
 }
 
 #[tokio::test]
@@ -126,7 +126,7 @@ async fn a_refused_client_sees_the_alert() {
     };
     let connector = connector(&ca.client());
     let name = host("a.test");
-    let (client, ()) = tokio::join!(connector.connect(near, &name, 443, &[]), server);
+    let (client, ()) = tokio::join!(sent(connector.connect(near, &name, 443, &[])), server);
     assert!(
         matches!(client, Err(HandshakeError::Alert(Alert::CERTIFICATE_EXPIRED))),
         "{client:?}"
@@ -190,7 +190,10 @@ async fn a_server_of_no_name_is_checked_by_its_chain_and_resumed_for_no_name() {
     let site = host("a.test");
     for resumed in [false, true] {
         let (near, far) = duplex(64 * 1024);
-        let (client, server) = tokio::join!(connector.connect_unnamed(near, &site, 443, &[]), server.accept(far));
+        let (client, server) = tokio::join!(
+            sent(connector.connect_unnamed(near, &site, 443, &[])),
+            server.accept(far)
+        );
         let (mut client, mut server) = (client.unwrap(), server.unwrap());
         assert_eq!((client.resumed(), server.server_name()), (resumed, None));
         server.write_all(b"x").await.unwrap();

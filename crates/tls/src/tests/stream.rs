@@ -23,7 +23,7 @@ async fn pairs(room: usize) -> Vec<(&'static str, TlsStream<DuplexStream>, TlsSt
     for (backend, acceptor) in backends(&params(&ca.server(&["a.test"]))) {
         let (near, far) = duplex(room);
         let name = host("a.test");
-        let (client, server) = tokio::join!(connector.connect(near, &name, 443, &[]), acceptor.accept(far));
+        let (client, server) = tokio::join!(sent(connector.connect(near, &name, 443, &[])), acceptor.accept(far));
         pairs.push((backend, client.unwrap(), server.unwrap()));
     }
     pairs
