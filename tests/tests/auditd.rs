@@ -38,6 +38,7 @@ fn recorder_of(group: &Group, queue: usize) -> Arc<Recorder> {
         path: group.runtime_dir().join("auditd/dump"),
         name: "test".to_owned(),
         queue,
+        grace: Duration::from_secs(5),
     };
     Recorder::start(&config).unwrap()
 }

@@ -113,6 +113,12 @@ impl Recorder {
         let _ = self.sender.push(event.at, &record);
     }
 
+    /// Whether there is an auditd, was one, or may be on its way.
+    #[inline]
+    pub fn is_expected(&self) -> bool {
+        self.sender.is_expected()
+    }
+
     /// What has happened until now.
     pub fn stats(&self) -> SenderStats {
         self.sender.stats()

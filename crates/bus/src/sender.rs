@@ -33,6 +33,8 @@ pub struct SenderConfig {
     pub name: String,
     /// Bytes of records that wait to be sent and to be acknowledged. More are refused.
     pub queue: usize,
+    /// An auditd that has never answered, nor left a socket, is [expected](Sender::is_expected) for so long.
+    pub grace: Duration,
 }
 
 /// Where in the order of all records one stands.
@@ -80,6 +82,7 @@ struct Shared {
     acknowledged: watch::Sender<u64>,
     resent: AtomicU64,
     connected: AtomicBool,
+    expected: AtomicBool,
     given_up: AtomicBool,
 }
 
@@ -97,6 +100,7 @@ impl Sender {
             acknowledged: watch::Sender::new(0),
             resent: AtomicU64::new(0),
             connected: AtomicBool::new(false),
+            expected: AtomicBool::new(true),
             given_up: AtomicBool::new(false),
         });
         let mut line = thread::Line::open(config, stream, Arc::clone(&shared))?;
@@ -155,6 +159,13 @@ impl Sender {
     /// Whether the record at `position`, and all before it, are written.
     pub fn is_acknowledged(&self, position: Position) -> bool {
         *self.shared.acknowledged.borrow() >= position.0
+    }
+
+    /// Whether there is an auditd, was one, or may be on its way: `false` where nobody seems to run one. What is told
+    /// nevertheless is kept for the one that comes.
+    #[inline]
+    pub fn is_expected(&self) -> bool {
+        self.shared.expected.load(Ordering::Relaxed)
     }
 
     /// What has happened until now.

@@ -241,7 +241,11 @@ impl EventLogger {
     /// Whether records go anywhere; build none where this is false.
     #[inline]
     pub fn enabled(&self) -> bool {
-        self.open.is_some() || self.tap.is_some()
+        self.open.is_some() || self.tap().is_some()
+    }
+
+    fn tap(&self) -> Option<&dyn Tap> {
+        self.tap.as_deref().filter(|tap| tap.is_open())
     }
 
     /// Records that wait for the writer now.
@@ -252,7 +256,7 @@ impl EventLogger {
     /// Queues `record`. Never blocks: with the queue full, or after shutdown, the record is dropped and counted.
     #[inline]
     pub fn log(&self, record: impl Record) {
-        if let Some(tap) = &self.tap {
+        if let Some(tap) = self.tap() {
             tap.take(Timestamp::now(), &record);
         }
         let Some(open) = &self.open else { return };
@@ -267,7 +271,7 @@ impl EventLogger {
     /// Queues the record that `record` makes, unless it would be discarded or the queue is full.
     #[inline]
     pub fn log_with<R: Record>(&self, record: impl FnOnce() -> R) {
-        if self.tap.is_some() {
+        if self.tap().is_some() {
             return self.log(record());
         }
         let Some(open) = &self.open else { return };

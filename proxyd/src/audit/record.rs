@@ -18,6 +18,9 @@ use crate::user::Permit;
 /// Bytes of records that wait for auditd; what is more is dropped, or waited for.
 const QUEUE: usize = 16 << 20;
 
+/// An auditd that nobody has started is waited for so long; then no event is made until there is one.
+const GRACE: Duration = Duration::from_secs(5);
+
 /// How long a stop waits until auditd has written what it was told.
 const FLUSH: Duration = Duration::from_secs(2);
 
@@ -39,6 +42,7 @@ impl Recording {
             path: path.clone(),
             name: format!("proxyd {}", std::process::id()),
             queue: QUEUE,
+            grace: GRACE,
         })?;
         Ok(Arc::new(Self {
             recorder,
@@ -59,6 +63,9 @@ impl Recording {
 
     /// Tells that a stream is looked into: whose it is, which its records do not say.
     pub(crate) fn stream(&self, auditor: &str, task: &Task, upstream: &Upstream) {
+        if !self.recorder.is_expected() {
+            return;
+        }
         let text = |key: &str, value: &dyn ToString| (key.to_owned(), Value::Str(value.to_string()));
         let mut fields = vec![
             text(keys::AUDITOR_NAME, &auditor),
@@ -82,7 +89,11 @@ impl Recording {
         let stats = self.recorder.stats();
         serde_json::json!({
             "address": self.path,
-            "state": if stats.connected { "connected" } else { "unreachable" },
+            "state": match stats.connected {
+                true => "connected",
+                false if self.recorder.is_expected() => "unreachable",
+                false => "absent",
+            },
             "records": stats.records,
             "dropped": stats.dropped,
             "waiting_bytes": stats.waiting,
@@ -98,6 +109,10 @@ impl Recording {
 }
 
 impl Tap for Recording {
+    fn is_open(&self) -> bool {
+        self.recorder.is_expected()
+    }
+
     fn take(&self, at: Timestamp, record: &dyn Record) {
         let mut event = Event {
             at: nanos(at),

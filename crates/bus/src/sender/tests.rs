@@ -96,12 +96,16 @@ impl Auditd {
 }
 
 fn sender(path: &Path, queue: usize) -> Sender {
-    let config = SenderConfig {
+    Sender::start(&config(path, queue)).unwrap()
+}
+
+fn config(path: &Path, queue: usize) -> SenderConfig {
+    SenderConfig {
         path: path.to_owned(),
         name: "test".to_owned(),
         queue,
-    };
-    Sender::start(&config).unwrap()
+        grace: LIMIT,
+    }
 }
 
 fn flow(flow: u64) -> Flow {
@@ -237,4 +241,27 @@ fn without_anybody_it_ends_in_time() {
     let sender = sender(&dir.path().join("dump"), 1 << 20);
     sender.push(1, &piece(1, 10)).unwrap();
     assert!(!sender.finish(Duration::from_millis(50)));
+}
+
+#[test]
+fn an_auditd_that_was_never_there_is_not_expected_until_it_comes() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("dump");
+    let sender = Sender::start(&SenderConfig {
+        grace: Duration::ZERO,
+        ..config(&path, 1 << 20)
+    })
+    .unwrap();
+    let start = Instant::now();
+    while sender.is_expected() {
+        assert!(start.elapsed() < LIMIT, "it is still expected");
+        std::thread::yield_now();
+    }
+    let mut auditd = Auditd::start(&path, 1, 0);
+    sender.begin(&flow(1));
+    auditd.take(true, |told| told.contains(&Told::Flow(1)));
+    assert!(sender.is_expected());
+    drop(auditd);
+    std::fs::remove_file(&path).unwrap();
+    assert!(sender.is_expected(), "it will be back");
 }

@@ -40,6 +40,9 @@ pub(super) struct Line {
     last: Instant,
     /// A hello is to be sent.
     greet: bool,
+    begun: Instant,
+    /// An auditd has answered once.
+    met: bool,
 }
 
 impl Line {
@@ -56,6 +59,8 @@ impl Line {
             announce: Vec::new(),
             last: Instant::now(),
             greet: true,
+            begun: Instant::now(),
+            met: false,
         })
     }
 
@@ -74,6 +79,9 @@ impl Line {
 
     /// Receives and sends all that can be, then waits.
     fn turn(&mut self) -> Result<(), BusError> {
+        if !self.met && self.begun.elapsed() > self.config.grace {
+            self.shared.expected.store(self.config.path.exists(), Ordering::Relaxed);
+        }
         self.shared.waker.clear();
         while let Some(message) = self.dealer.recv()? {
             self.heard(&message);
@@ -158,6 +166,8 @@ impl Line {
             }
             Ok(Some(Message::Welcome(welcome))) if welcome.stream == self.stream => {
                 self.last = Instant::now();
+                self.met = true;
+                self.shared.expected.store(true, Ordering::Relaxed);
                 self.shared.connected.store(true, Ordering::Relaxed);
                 self.written(welcome.written);
                 // It reads in order: what it was sent before the hello and does not have by now was lost on the way.

@@ -9,6 +9,9 @@ use crate::value::Timestamp;
 /// Whoever hears of each audit record, whether the log has it or not. It is called where the record is made, so it must
 /// be quick and may not wait.
 pub trait Tap: Send + Sync {
+    /// Whether it would do anything with a record now.
+    fn is_open(&self) -> bool;
+
     /// Takes one record.
     fn take(&self, at: Timestamp, record: &dyn Record);
 }
