@@ -11,6 +11,7 @@ mod tests;
 mod udp;
 
 use std::{
+    cell::RefCell,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -19,7 +20,7 @@ use std::{
 };
 
 use sluice_wire::{
-    audit::{Event, Flow, Id, put_event},
+    audit::{Event, EventWriter, Flow, Id, put_event},
     dump::{Addresses, Dissector},
 };
 
@@ -107,10 +108,29 @@ impl Recorder {
 
     /// Tells about an event; it is lost if the queue is full.
     pub fn event(&self, event: &Event) {
-        let mut record = Vec::with_capacity(512);
-        put_event(&mut record, event);
-        // The queue has counted what it lost.
-        let _ = self.sender.push(event.at, &record);
+        self.push(event.at, |record| put_event(record, event));
+    }
+
+    /// Tells about an event of that time and kind, whose fields `write` writes; it returns the task's id, if the event is
+    /// about one.
+    pub fn event_of(&self, at: u64, kind: &str, write: impl FnOnce(&mut EventWriter<'_>) -> Option<Id>) {
+        self.push(at, |record| {
+            let mut writer = EventWriter::new(record, at, kind);
+            let task = write(&mut writer);
+            writer.finish(task.as_ref());
+        });
+    }
+
+    fn push(&self, at: u64, write: impl FnOnce(&mut Vec<u8>)) {
+        thread_local! {
+            static RECORD: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+        }
+        RECORD.with_borrow_mut(|record| {
+            record.clear();
+            write(record);
+            // The queue has counted what it lost.
+            let _ = self.sender.push(at, record);
+        });
     }
 
     /// Whether there is an auditd, was one, or may be on its way.

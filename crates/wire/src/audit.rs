@@ -21,7 +21,7 @@ mod tests;
 
 pub use message::{Batch, Hello, Message, Records, Refusal, RefusalCode, Welcome, put_batch};
 pub use pack::Malformed;
-pub use record::{Dump, Event, Flow, Gap, Record, Value, put_dump, put_end, put_event, put_flow, put_gap};
+pub use record::{Dump, Event, EventWriter, Flow, Gap, Record, Value, put_dump, put_end, put_event, put_flow, put_gap};
 
 /// The version of the messages.
 pub const VERSION: u64 = 1;

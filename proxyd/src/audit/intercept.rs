@@ -23,7 +23,7 @@ pub(crate) struct Subject {
     /// How many layers of inspection lie above, this one included.
     pub(crate) depth: usize,
     /// What the client wanted to reach.
-    pub(crate) upstream: Upstream,
+    pub(crate) upstream: Arc<Upstream>,
 }
 
 impl Subject {

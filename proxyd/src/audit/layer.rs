@@ -22,7 +22,7 @@ impl Flow {
             log: self.auditor.log.clone(),
             task_id: self.task.id,
             depth: self.depth,
-            upstream: self.upstream.clone(),
+            upstream: Arc::new(self.upstream.clone()),
         }
     }
 }

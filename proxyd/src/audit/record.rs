@@ -10,7 +10,7 @@ use sluice_telemetry::event::{FieldValue, Tap, fields};
 use sluice_telemetry::metrics::{Collector, Rule, Source, next_stat_id};
 use sluice_telemetry::value::{Timestamp, Uuid};
 use sluice_telemetry::{Record, keys};
-use sluice_wire::audit::{Event, Id, Value};
+use sluice_wire::audit::Id;
 
 use crate::task::Task;
 use crate::user::Permit;
@@ -66,21 +66,15 @@ impl Recording {
         if !self.recorder.is_expected() {
             return;
         }
-        let text = |key: &str, value: &dyn ToString| (key.to_owned(), Value::Str(value.to_string()));
-        let mut fields = vec![
-            text(keys::AUDITOR_NAME, &auditor),
-            text(keys::SERVER_NAME, &task.server().name),
-            text(keys::UPSTREAM, upstream),
-            text(keys::HOST, &upstream.host),
-        ];
-        if let Some(user) = task.permit().and_then(Permit::log_name) {
-            fields.push(text(keys::USER, user));
-        }
-        self.recorder.event(&Event {
-            at: nanos(Timestamp::now()),
-            kind: "Stream".to_owned(),
-            task: Some(id(task.id)),
-            fields,
+        self.recorder.event_of(nanos(Timestamp::now()), "Stream", |event| {
+            event.text(keys::AUDITOR_NAME, auditor);
+            event.text(keys::SERVER_NAME, &task.server().name);
+            event.text(keys::UPSTREAM, &upstream.to_string());
+            event.text(keys::HOST, &upstream.host.to_string());
+            if let Some(user) = task.permit().and_then(Permit::log_name) {
+                event.text(keys::USER, user);
+            }
+            Some(id(task.id))
         });
     }
 
@@ -114,19 +108,23 @@ impl Tap for Recording {
     }
 
     fn take(&self, at: Timestamp, record: &dyn Record) {
-        let mut event = Event {
-            at: nanos(at),
-            kind: record.kind().as_str().to_owned(),
-            task: None,
-            fields: Vec::new(),
-        };
-        fields(record, |key, value| match value {
-            FieldValue::Text(text) if key == keys::TASK_ID => {
-                event.task = u128::from_str_radix(text, 16).ok().map(u128::to_be_bytes);
-            }
-            value => event.fields.push((key.to_owned(), plain(value))),
+        self.recorder.event_of(nanos(at), record.kind().as_str(), |event| {
+            let mut task = None;
+            fields(record, |key, value| match value {
+                FieldValue::Text(text) if key == keys::TASK_ID => {
+                    task = u128::from_str_radix(text, 16).ok().map(u128::to_be_bytes);
+                }
+                FieldValue::Bool(value) => event.bool(key, value),
+                FieldValue::Float(number) => event.float(key, number),
+                FieldValue::Int(number) => event.int(key, number),
+                FieldValue::Text(text) => event.text(key, text),
+                FieldValue::Uint(number) => match i64::try_from(number) {
+                    Ok(number) => event.int(key, number),
+                    Err(_) => event.text(key, &number.to_string()),
+                },
+            });
+            task
         });
-        self.recorder.event(&event);
     }
 }
 
@@ -145,16 +143,6 @@ impl Source for Recording {
         }
         object.gauge("audit.sender.connected", Rule::Always, &[], u64::from(stats.connected));
         object.gauge("audit.sender.waiting.bytes", Rule::Always, &[], stats.waiting);
-    }
-}
-
-fn plain(value: FieldValue<'_>) -> Value {
-    match value {
-        FieldValue::Bool(value) => Value::Bool(value),
-        FieldValue::Float(number) => Value::Float(number),
-        FieldValue::Int(number) => Value::Int(number),
-        FieldValue::Text(text) => Value::Str(text.to_owned()),
-        FieldValue::Uint(number) => i64::try_from(number).map_or_else(|_| number.to_string().into(), Value::Int),
     }
 }
 

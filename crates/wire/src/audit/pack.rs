@@ -195,6 +195,20 @@ pub(super) fn put_map(out: &mut Vec<u8>, pairs: usize) {
     }
 }
 
+/// Appends the head of a map in its longest form, and tells where the number of pairs stands, for [`set_map32`].
+pub(super) fn put_map32(out: &mut Vec<u8>) -> usize {
+    out.push(0xdf);
+    put_u32(out, 0);
+    out.len() - 4
+}
+
+/// Writes the number of pairs of a map's head that [`put_map32`] has put at `at`.
+pub(super) fn set_map32(out: &mut [u8], at: usize, pairs: u32) {
+    if let Some(count) = out.get_mut(at..at + 4) {
+        count.copy_from_slice(&pairs.to_be_bytes());
+    }
+}
+
 /// Appends the head of an array, always in its longest form.
 pub(super) fn put_array(out: &mut Vec<u8>, items: usize) {
     out.push(0xdd);

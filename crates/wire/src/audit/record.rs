@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 
 use super::pack::{
-    Item, Malformed, put_bin, put_bool, put_float, put_int, put_map, put_nil, put_str, put_uint, take_map,
+    Item, Malformed, put_bin, put_bool, put_float, put_int, put_map, put_map32, put_nil, put_str, put_uint, set_map32,
+    take_map,
 };
 use super::{Id, MAX_RECORD};
 use crate::dump::Addresses;
@@ -171,26 +172,83 @@ pub fn put_end(out: &mut Vec<u8>, flow: u64) {
 
 /// Appends an event.
 pub fn put_event(out: &mut Vec<u8>, event: &Event) {
-    put_map(out, 5);
-    typed(out, "event");
-    uint(out, "at", event.at);
-    str(out, "kind", &event.kind);
-    put_str(out, "task");
-    match &event.task {
-        Some(task) => put_bin(out, task),
-        None => put_nil(out),
-    }
-    put_str(out, "fields");
-    put_map(out, event.fields.len());
+    let mut writer = EventWriter::new(out, event.at, &event.kind);
     for (key, value) in &event.fields {
-        put_str(out, key);
         match value {
-            Value::Bool(value) => put_bool(out, *value),
-            Value::Float(number) => put_float(out, *number),
-            Value::Int(number) => put_int(out, *number),
-            Value::Nil => put_nil(out),
-            Value::Str(text) => put_str(out, text),
+            Value::Bool(value) => writer.bool(key, *value),
+            Value::Float(number) => writer.float(key, *number),
+            Value::Int(number) => writer.int(key, *number),
+            Value::Nil => writer.nil(key),
+            Value::Str(text) => writer.text(key, text),
         }
+    }
+    writer.finish(event.task.as_ref());
+}
+
+/// Appends an event field by field, for whoever has no [`Event`] and needs none.
+pub struct EventWriter<'a> {
+    out: &'a mut Vec<u8>,
+    /// Where the number of fields stands.
+    count_at: usize,
+    fields: u32,
+}
+
+impl<'a> EventWriter<'a> {
+    /// Appends the beginning: when it happened, in nanoseconds since 1970, and what.
+    pub fn new(out: &'a mut Vec<u8>, at: u64, kind: &str) -> Self {
+        put_map(out, 5);
+        typed(out, "event");
+        uint(out, "at", at);
+        str(out, "kind", kind);
+        put_str(out, "fields");
+        let count_at = put_map32(out);
+        Self {
+            out,
+            count_at,
+            fields: 0,
+        }
+    }
+
+    /// Adds a switch.
+    pub fn bool(&mut self, key: &str, value: bool) {
+        put_bool(self.key(key), value);
+    }
+
+    /// Adds a number with a fraction.
+    pub fn float(&mut self, key: &str, number: f64) {
+        put_float(self.key(key), number);
+    }
+
+    /// Adds a number.
+    pub fn int(&mut self, key: &str, number: i64) {
+        put_int(self.key(key), number);
+    }
+
+    /// Adds nothing.
+    pub fn nil(&mut self, key: &str) {
+        put_nil(self.key(key));
+    }
+
+    /// Adds text.
+    pub fn text(&mut self, key: &str, text: &str) {
+        put_str(self.key(key), text);
+    }
+
+    /// Appends the end: the task's id, if it is about one.
+    pub fn finish(self, task: Option<&Id>) {
+        let Self { out, count_at, fields } = self;
+        set_map32(out, count_at, fields);
+        put_str(out, "task");
+        match task {
+            Some(task) => put_bin(out, task),
+            None => put_nil(out),
+        }
+    }
+
+    fn key(&mut self, key: &str) -> &mut Vec<u8> {
+        self.fields += 1;
+        put_str(self.out, key);
+        self.out
     }
 }
 
