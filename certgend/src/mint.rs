@@ -135,6 +135,11 @@ impl Mint {
         Ok((ca, host))
     }
 
+    /// Whether making a certificate takes less time than handing the work to another thread and back, some 50 us.
+    fn is_quick(&self, keys: &RsaPool) -> bool {
+        keys.len() > 0 && self.ca.as_ref().is_ok_and(|ca| ca.signer.is_quick())
+    }
+
     /// Makes a certificate. Takes its time: up to a millisecond, more if an RSA key has to be made first.
     pub(crate) fn make(
         &self,
@@ -336,17 +341,20 @@ impl Minter {
                 text: format!("{MAX_WAITING} requests are waiting already"),
             });
         };
-        let _slot = self.slots.acquire().await.ok(); // the semaphore is never closed
         let (host, service, usage) = (request.host.clone(), request.service, request.usage);
-        let work = {
+        let done = if mint.is_quick(&self.keys) {
+            mint.make(&request, now, &self.keys, &self.stats)?
+        } else {
+            let _slot = self.slots.acquire().await.ok(); // the semaphore is never closed
             let (mint, keys, stats) = (Arc::clone(&mint), Arc::clone(&self.keys), Arc::clone(&self.stats));
-            self.tasks
-                .spawn_blocking(move || mint.make(&request, now, &keys, &stats))
+            let work = self
+                .tasks
+                .spawn_blocking(move || mint.make(&request, now, &keys, &stats));
+            work.await.map_err(|error| MintError {
+                code: ErrorCode::Failed,
+                text: format!("the thread has failed: {error}"),
+            })??
         };
-        let done = work.await.map_err(|error| MintError {
-            code: ErrorCode::Failed,
-            text: format!("the thread has failed: {error}"),
-        })??;
         mint.cache.put(wanted, &done.ready);
         let minted = sent(&done.ready, now, mint.max_ttl);
         self.log(done, host, service, usage, asker, began.elapsed());

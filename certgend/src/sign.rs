@@ -11,8 +11,8 @@ use openssl::pkey::{Id, PKey, Private};
 use openssl::x509::{X509, X509Extension, X509Name};
 use rcgen::string::{BmpString, Ia5String, PrintableString, TeletexString, UniversalString};
 use rcgen::{
-    CertificateParams, CustomExtension, DistinguishedName, DnType, DnValue, Issuer, KeyPair, PublicKeyData,
-    SerialNumber,
+    CertificateParams, CustomExtension, DistinguishedName, DnType, DnValue, Issuer, KeyPair, PKCS_ECDSA_P256_SHA256,
+    PKCS_ED25519, PublicKeyData, SerialNumber,
 };
 use rustls_pki_types::PrivatePkcs8KeyDer;
 use time::OffsetDateTime;
@@ -67,6 +67,12 @@ impl Signer {
             digest,
             rcgen,
         })
+    }
+
+    /// Whether a signature takes microseconds. One of RSA takes a millisecond.
+    pub(crate) fn is_quick(&self) -> bool {
+        let algorithm = self.rcgen.as_ref().map(|issuer| issuer.key().algorithm());
+        algorithm.is_some_and(|algorithm| [&PKCS_ECDSA_P256_SHA256, &PKCS_ED25519].contains(&algorithm))
     }
 
     /// The signed certificate, in DER. `extensions` are all that it has.
