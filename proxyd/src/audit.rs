@@ -12,11 +12,14 @@ pub(crate) mod inspect;
 pub(crate) mod intercept;
 mod layer;
 pub(crate) mod leaf;
+mod learned;
 mod log;
+mod obstacle;
 mod protocol;
 mod record;
 mod refusal;
 mod stats;
+mod table;
 pub(crate) mod tls;
 mod websocket;
 
@@ -85,7 +88,7 @@ impl Auditor {
             warn!("`tls_stream_dump` copies nothing, since no TLS is opened without `tls_cert_agent`"; "auditor" => name);
         }
         Ok(Self {
-            tls: TlsInterception::new(config, base, around, running)?,
+            tls: TlsInterception::new(config, base, (around, &stats), running)?,
             h1: H1Interception::new(config, icap.clone()),
             icap,
             name: name.into(),

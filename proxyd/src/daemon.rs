@@ -11,7 +11,8 @@ use sluice_lifecycle::{Context, Daemon, Drain, Graph, Tasks, schema_of};
 use sluice_telemetry::metrics::{self, RuntimeGauges};
 use sluice_telemetry::warn;
 
-use crate::audit::leaf::{Generator, Leaves};
+use crate::audit::leaf::Generator;
+use crate::audit::tls::TlsInterception;
 use crate::audit::{AuditorKind, Recording, Surroundings};
 use crate::config::{EscaperConfig, PeersConfig, ProxydConfig, ServerConfig};
 use crate::listen::{Listeners, Opened};
@@ -171,12 +172,7 @@ impl Daemon for Proxyd {
             .objects
             .auditors
             .iter()
-            .filter_map(|(name, auditor)| {
-                Some((
-                    name.clone(),
-                    status_of(auditor.tls.as_ref()?.leaves(), auditor.copies()),
-                ))
-            })
+            .filter_map(|(name, auditor)| Some((name.clone(), status_of(auditor.tls.as_ref()?, auditor.copies()))))
             .collect();
         let mut status = json!({
             "auditors": auditors,
@@ -432,7 +428,8 @@ fn surroundings(peers: &PeersConfig, cx: &Context, recording: Option<&Arc<Record
 }
 
 /// What is told of an auditor's certificates, and of its copies where these do not go to auditd.
-fn status_of(leaves: &Leaves, copies: Option<Value>) -> Value {
+fn status_of(tls: &TlsInterception, copies: Option<Value>) -> Value {
+    let leaves = tls.leaves();
     let condition = leaves.condition();
     let mut status = json!({
         "certificate_generator": leaves.generator().to_string(),
@@ -443,6 +440,9 @@ fn status_of(leaves: &Leaves, copies: Option<Value>) -> Value {
     });
     if let Some(copies) = copies {
         status["copies"] = copies;
+    }
+    if let Some(bypassed) = tls.bypassed() {
+        status["bypassed"] = bypassed;
     }
     status
 }

@@ -40,6 +40,20 @@ impl Alert {
         matches!(self, Self::CLOSE_NOTIFY | Self::USER_CANCELED)
     }
 
+    /// Whether a client says by it that it does not accept the certificate that it was shown.
+    #[must_use]
+    pub fn refuses_certificate(self) -> bool {
+        matches!(
+            self,
+            Self::BAD_CERTIFICATE
+                | Self::UNSUPPORTED_CERTIFICATE
+                | Self::CERTIFICATE_REVOKED
+                | Self::CERTIFICATE_EXPIRED
+                | Self::CERTIFICATE_UNKNOWN
+                | Self::UNKNOWN_CA
+        )
+    }
+
     /// The record that tells a peer of it, as long as no keys are agreed on (RFC 8446 §5.1, §6).
     pub(crate) fn fatal_record(self) -> [u8; 7] {
         [21, 3, 3, 0, 2, 2, self.0]

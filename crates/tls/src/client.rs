@@ -17,6 +17,7 @@ use openssl::x509::verify::X509CheckFlags;
 use sluice_addr::Host;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use crate::asked::{self, has_asked};
 use crate::config::{CertPairConfig, OpensslClientConfig, OpensslProtocol, TlsVersion};
 use crate::error::{BuildError, HandshakeError};
 use crate::openssl_stream::{OpensslStream, Side};
@@ -155,6 +156,7 @@ impl Connector {
             && ssl.version2() != Some(SslVersion::TLS1_3)
             && let Ok(index) = site_index()
             && let (Some(site), Some(session)) = (ssl.ex_data(index), ssl.session())
+            && !has_asked(ssl)
         {
             sessions.put(site, session.to_owned());
         }
@@ -413,7 +415,8 @@ fn set_identity(context: &mut SslContextBuilder, config: &OpensslClientConfig, b
             &Identity::load(&pair, base, prefix)?,
             &format!("{prefix}private_key"),
         ),
-        None => set_tlcp_identity(context, config, base),
+        None if config.protocol == Some(OpensslProtocol::Tlcp) => set_tlcp_identity(context, config, base),
+        None => Ok(asked::watch(context)?),
     }
 }
 
@@ -595,7 +598,10 @@ fn set_sessions(
     context.set_session_cache_mode(SslSessionCacheMode::CLIENT | SslSessionCacheMode::NO_INTERNAL);
     let store = Arc::clone(&sessions);
     context.set_new_session_callback(move |ssl, session| {
-        if let Some(site) = ssl.ex_data(index) {
+        // One that is resumed is not asked again: it would not show that the server knows nothing of its client.
+        if let Some(site) = ssl.ex_data(index)
+            && !has_asked(ssl)
+        {
             store.put(site, session);
         }
     });

@@ -129,6 +129,9 @@ pub enum HandshakeError {
     /// The peer's certificate was not accepted.
     #[error("peer certificate: {0}")]
     Verify(VerifyError),
+    /// The server asked for a certificate, got none, and ended the handshake.
+    #[error("{0} when it was given no client certificate")]
+    WithoutCertificate(#[source] Box<Self>),
 }
 
 /// Why a peer's certificate was not accepted.

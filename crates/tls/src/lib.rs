@@ -17,6 +17,7 @@
 compile_error!("`vendored-openssl`, `tongsuo` and `aws-lc` exclude each other: one library is linked");
 
 mod alert;
+mod asked;
 pub mod client;
 pub mod config;
 mod error;
@@ -30,6 +31,7 @@ mod stream;
 mod tlcp;
 
 pub use alert::Alert;
+pub use asked::NOTES_REQUESTS;
 pub use config::{OpensslClientConfig, OpensslServerConfig, RustlsClientConfig, RustlsServerConfig};
 pub use error::{BuildError, HandshakeError, PeerAlert, VerifyError};
 pub use rustls;

@@ -14,6 +14,7 @@ use foreign_types::ForeignTypeRef;
 use openssl::ssl::{ErrorCode, Ssl, SslRef, SslStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::asked::has_asked;
 use crate::error::{HandshakeError, PeerAlert, VerifyError};
 use crate::{Alert, Closure};
 
@@ -187,7 +188,19 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> OpensslStream<IO> {
                         Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
                     }
                 }
-                Err(error) => Poll::Ready(Err(handshake_error(error, stream.ssl.ssl(), side))),
+                Err(error) => {
+                    let ssl = stream.ssl.ssl();
+                    let error = handshake_error(error, ssl, side);
+                    let by_peer = matches!(
+                        error,
+                        HandshakeError::Alert(_) | HandshakeError::Closed | HandshakeError::Io(_)
+                    );
+                    Poll::Ready(Err(if by_peer && has_asked(ssl) {
+                        HandshakeError::WithoutCertificate(Box::new(error))
+                    } else {
+                        error
+                    }))
+                }
             }
         })
         .await;

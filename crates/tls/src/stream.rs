@@ -10,6 +10,7 @@ use sluice_io::{SecureIo, Stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::Alert;
+use crate::asked::has_asked;
 use crate::error::{PeerAlert, VerifyError};
 use crate::openssl_stream::OpensslStream;
 
@@ -68,6 +69,15 @@ impl<IO> TlsStream<IO> {
         match &self.0 {
             Inner::Openssl(stream) => stream.ssl().selected_alpn_protocol(),
             Inner::Rustls(stream) => stream.state().alpn_protocol(),
+        }
+    }
+
+    /// Whether the server asked for a certificate of its client, which had none. See [`NOTES_REQUESTS`](crate::NOTES_REQUESTS).
+    #[must_use]
+    pub fn asked_for_certificate(&self) -> bool {
+        match &self.0 {
+            Inner::Openssl(stream) => has_asked(stream.ssl()),
+            Inner::Rustls(_) => false,
         }
     }
 

@@ -12,8 +12,10 @@ use sluice_config::value::{
 };
 use sluice_config::{Entry, Load, NotYet, kinds};
 use sluice_icap::Method;
+use sluice_tls::NOTES_REQUESTS;
 use sluice_tls::config::TicketerConfig;
 
+use super::learned::LearnedBypass;
 use crate::icap::IcapServiceConfig;
 use sluice_tls::server::Ticketer;
 
@@ -92,6 +94,12 @@ pub(crate) struct AuditorConfig {
     pub(crate) on_certgend_failure: OnCertgendFailure,
     /// What becomes of copies and events while auditd takes none.
     pub(crate) on_auditd_failure: OnAuditdFailure,
+    /// What is done with TLS whose upstream asks for a client certificate, by host: `intercept` goes on without one.
+    pub(crate) certificate_request_policy: InspectPolicy,
+    /// What is done with TLS whose client refuses the certificates of a host, by host: `intercept` or `bypass`.
+    pub(crate) certificate_refusal_policy: InspectPolicy,
+    /// How long TLS passes for these, and after what.
+    pub(crate) learned_bypass: LearnedBypass,
 }
 
 /// See [`AuditorConfig::on_certgend_failure`].
@@ -142,6 +150,9 @@ impl Default for AuditorConfig {
             task_audit_ratio: Ratio::ALL,
             on_certgend_failure: OnCertgendFailure::default(),
             on_auditd_failure: OnAuditdFailure::default(),
+            certificate_request_policy: InspectPolicy::default(),
+            certificate_refusal_policy: InspectPolicy::default(),
+            learned_bypass: LearnedBypass::default(),
         }
     }
 }
@@ -162,12 +173,29 @@ impl AuditorConfig {
             ("protocol_inspection.data0_wait_timeout", inspection.data0_wait_timeout),
             ("protocol_inspection.data0_read_timeout", inspection.data0_read_timeout),
             ("h2_interception.ping_interval", self.h2_interception.ping_interval),
+            ("learned_bypass.lifetime", self.learned_bypass.lifetime),
+            ("learned_bypass.refusal_period", self.learned_bypass.refusal_period),
         ] {
             if span.0.is_zero() {
                 load.error(&entry.place, key, "must be more than 0");
             }
         }
+        if self.learned_bypass.refusals == 0 {
+            load.error(&entry.place, "learned_bypass.refusals", "must be more than 0");
+        }
+        let (request, refusal) = (&self.certificate_request_policy, &self.certificate_refusal_policy);
+        if refusal.has(InspectAction::Block) {
+            let message = "a client that refuses a certificate has ended its stream: there is nothing to `block`";
+            load.error(&entry.place, "certificate_refusal_policy", message);
+        }
+        let asks_more = request.has(InspectAction::Block) || request.has(InspectAction::Bypass);
+        if asks_more && !NOTES_REQUESTS {
+            let message = "`block` and `bypass` need a build with OpenSSL or Tongsuo";
+            load.error(&entry.place, "certificate_request_policy", message);
+        }
         let policies = [
+            ("certificate_request_policy", Some(request), true),
+            ("certificate_refusal_policy", Some(refusal), true),
             ("h2_inspect_policy", Some(&self.h2_inspect_policy), true),
             ("websocket_inspect_policy", Some(&self.websocket_inspect_policy), true),
             ("smtp_inspect_policy", self.smtp_inspect_policy.as_ref(), false),

@@ -45,7 +45,10 @@ pub(super) async fn tls(mut flow: Box<Flow>, sides: Sides) {
     let opened = Box::pin(tls.run(&flow.subject(), sides, of_user.as_ref(), &is_blocked)).await;
     let (sides, alpn) = match opened {
         Ok(Outcome::Inside { sides, alpn }) => (sides, alpn),
-        Ok(Outcome::Bypass(sides)) => return relay(*flow, sides),
+        Ok(Outcome::Bypass(sides, obstacle)) => {
+            auditor.stats.bypassed(obstacle);
+            return relay(*flow, sides);
+        }
         Err(error) => return flow.task.failed(&TaskError::Interception(Box::new(error))),
     };
     flow.task.relaying();

@@ -6,6 +6,7 @@ use sluice_sniff::Protocol;
 use sluice_telemetry::metrics::{Collector, Counter, Registration, Registry, Rule, Shards, Source, next_stat_id};
 
 use super::inspect::Found;
+use super::obstacle::Obstacle;
 
 /// The counters of an auditor.
 pub(crate) struct AuditorStats {
@@ -25,6 +26,9 @@ pub(crate) struct Registered {
 #[derive(Default)]
 struct Counters {
     found: [Count; KINDS],
+    /// By [`Obstacle`]: those that were met, and streams that passed for them.
+    obstacles: [Counter; Obstacle::ALL.len()],
+    bypassed: [Counter; Obstacle::ALL.len()],
 }
 
 #[derive(Default)]
@@ -60,6 +64,16 @@ impl Registered {
         self.mine(found).blocked.add(1);
     }
 
+    /// This stands against an interception.
+    pub(super) fn met(&self, obstacle: Obstacle) {
+        self.stats.shards.mine().obstacles[obstacle as usize].add(1);
+    }
+
+    /// A TLS stream passes untouched for this.
+    pub(super) fn bypassed(&self, obstacle: Obstacle) {
+        self.stats.shards.mine().bypassed[obstacle as usize].add(1);
+    }
+
     fn mine(&self, found: Found) -> &Count {
         let known = Protocol::ALL.len();
         let at = match found {
@@ -85,6 +99,17 @@ impl Source for AuditorStats {
                 &tags,
                 sum(|count| &count.blocked),
             );
+        }
+        for obstacle in Obstacle::ALL {
+            let tags = [("reason", obstacle.as_str())];
+            let sum = |of: fn(&Counters) -> &[Counter]| self.shards.sum(|shard| of(shard)[obstacle as usize].get());
+            object.counter(
+                "auditor.tls.obstacle",
+                Rule::NonZero,
+                &tags,
+                sum(|shard| &shard.obstacles),
+            );
+            object.counter("auditor.tls.bypass", Rule::NonZero, &tags, sum(|shard| &shard.bypassed));
         }
     }
 }

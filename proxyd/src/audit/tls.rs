@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sluice_addr::Host;
-use sluice_config::value::{ResolveAddrError, TlsCertAgent};
+use sluice_config::value::{InspectAction, ResolveAddrError, TlsCertAgent};
 use sluice_io::Stream;
 use sluice_lifecycle::Tasks;
 use sluice_sniff::Protocol;
@@ -26,6 +26,8 @@ use super::Recording;
 use super::config::{AuditorConfig, OnCertgendFailure};
 use super::intercept::{Detail, Subject};
 use super::leaf::{self, Generator, Key, Leaves, MintFailure, Probe};
+use super::obstacle::{Ends, Obstacle, Obstacles};
+use super::stats::Registered;
 use crate::client::{Client, Fill};
 use crate::error::TaskError;
 use crate::http::exchange::Upstream;
@@ -59,6 +61,7 @@ pub(crate) struct TlsInterception {
     connector: Connector,
     leaves: Leaves,
     on_failure: OnCertgendFailure,
+    obstacles: Obstacles,
     /// How long the rest of a hello is waited for.
     hello_timeout: Duration,
     /// What a reload compares: leaves and tickets outlive one that leaves this as it was.
@@ -106,8 +109,8 @@ pub(crate) struct Sides {
 pub(crate) enum Outcome {
     /// Both sides are in the clear now; the protocol is the one that they have agreed on.
     Inside { sides: Sides, alpn: Option<Vec<u8>> },
-    /// There is no certificate, and neither side has been touched.
-    Bypass(Sides),
+    /// It cannot be opened, and neither side has been touched.
+    Bypass(Sides, Obstacle),
 }
 
 /// Why an interception failed. The client has been told.
@@ -129,6 +132,8 @@ pub(crate) enum TlsError {
     Name(String),
     #[error("handshake with the upstream: {0}")]
     Upstream(#[source] HandshakeError),
+    #[error("the upstream asks for a client certificate")]
+    CertificateRequest,
 }
 
 impl TlsError {
@@ -138,19 +143,26 @@ impl TlsError {
             Self::Client(_) | Self::Gone(_) | Self::Hello(_) => return None,
             Self::HelloTimeout(_) => return None,
             Self::LargeHello => Alert::DECODE_ERROR,
+            Self::CertificateRequest => Alert::ACCESS_DENIED,
             Self::Mint(failure) if failure.is_policy() => Alert::ACCESS_DENIED,
             Self::Mint(_) => Alert::INTERNAL_ERROR,
             Self::Name(_) => Alert::UNRECOGNIZED_NAME,
-            Self::Upstream(error) => match error {
-                HandshakeError::Alert(alert) if !alert.is_orderly() => *alert,
-                HandshakeError::Verify(error) => error.alert(),
-                HandshakeError::Protocol(_) => Alert::HANDSHAKE_FAILURE,
-                HandshakeError::Library(_) | HandshakeError::Timeout(_) => Alert::INTERNAL_ERROR,
-                // It would have seen the same without us.
-                HandshakeError::Alert(_) | HandshakeError::Closed | HandshakeError::Io(_) => return None,
-            },
+            Self::Upstream(error) => return upstream_alert(error),
         })
     }
+}
+
+/// What a client is told of an upstream's handshake.
+fn upstream_alert(error: &HandshakeError) -> Option<Alert> {
+    Some(match error {
+        HandshakeError::Alert(alert) if !alert.is_orderly() => *alert,
+        HandshakeError::Verify(error) => error.alert(),
+        HandshakeError::Protocol(_) => Alert::HANDSHAKE_FAILURE,
+        HandshakeError::Library(_) | HandshakeError::Timeout(_) => Alert::INTERNAL_ERROR,
+        HandshakeError::WithoutCertificate(error) => return upstream_alert(error),
+        // It would have seen the same without us.
+        HandshakeError::Alert(_) | HandshakeError::Closed | HandshakeError::Io(_) => return None,
+    })
 }
 
 impl TlsInterception {
@@ -161,7 +173,7 @@ impl TlsInterception {
     pub(crate) fn new(
         config: &AuditorConfig,
         base: &Path,
-        around: &Surroundings,
+        (around, stats): (&Surroundings, &Registered),
         running: Option<&Self>,
     ) -> Result<Option<Self>, SetUpError> {
         let Some(agent) = &config.tls_cert_agent else {
@@ -193,6 +205,7 @@ impl TlsInterception {
             connector: connector(config, base).map_err(SetUpError::Client)?,
             leaves,
             on_failure: config.on_certgend_failure,
+            obstacles: Obstacles::new(config, stats.clone(), running.map(|old| &old.obstacles)),
             hello_timeout: accept_timeout,
             ticketer: (config.tls_ticketer.clone(), ticketer),
             leaf_options,
@@ -202,6 +215,11 @@ impl TlsInterception {
     /// The state of the generator, for `status`.
     pub(crate) fn leaves(&self) -> &Leaves {
         &self.leaves
+    }
+
+    /// What passes untouched at the moment, for `status`.
+    pub(crate) fn bypassed(&self) -> Option<serde_json::Value> {
+        self.obstacles.status()
     }
 
     /// Intercepts a connection whose client has sent a ClientHello, or the beginning of one. `of_user` is what the user
@@ -217,22 +235,23 @@ impl TlsInterception {
         of_user: Option<&Connector>,
         is_blocked: &(dyn Fn(&[u8]) -> bool + Sync),
     ) -> Result<Outcome, TlsError> {
-        let mut verify = "not done".to_owned();
-        let outcome = self.intercept(subject, sides, of_user, is_blocked, &mut verify).await;
+        let mut notes = Notes {
+            verify: "not done".to_owned(),
+            after: "",
+        };
+        let outcome = self.intercept(subject, sides, of_user, is_blocked, &mut notes).await;
+        let Notes { verify, after } = notes;
         let detail = || Detail::TlsHandshake { verify };
         match outcome {
             Ok(outcome) => {
-                subject.log(
-                    detail,
-                    match &outcome {
-                        Outcome::Inside { .. } => "ok",
-                        Outcome::Bypass(_) => "bypassed: there is no certificate for it",
-                    },
-                );
+                match &outcome {
+                    Outcome::Inside { .. } => subject.log(detail, format_args!("ok{after}")),
+                    Outcome::Bypass(_, obstacle) => subject.log(detail, format_args!("bypassed: {obstacle}")),
+                }
                 Ok(outcome)
             }
             Err((error, client)) => {
-                subject.log(detail, &error);
+                subject.log(detail, format_args!("{error}{after}"));
                 if let Some(client) = client {
                     turn_away(client, &error).await;
                 }
@@ -247,7 +266,7 @@ impl TlsInterception {
         Sides { mut client, upstream }: Sides,
         of_user: Option<&Connector>,
         is_blocked: &(dyn Fn(&[u8]) -> bool + Sync),
-        verify: &mut String,
+        notes: &mut Notes,
     ) -> Result<Outcome, (TlsError, Option<Box<Client>>)> {
         let hello = match self.hello(&mut client).await {
             Ok(hello) => hello,
@@ -261,6 +280,14 @@ impl TlsInterception {
                 return Err((error, Some(client)));
             }
         };
+        let ends = Ends {
+            upstream: &subject.upstream,
+            name: name.as_ref(),
+            client: client.peers.client.ip(),
+        };
+        if let Some(obstacle) = self.obstacles.passes(ends) {
+            return Ok(Outcome::Bypass(Sides { client, upstream }, obstacle));
+        }
         let key = match &name {
             Some(host) => Key::of_tls(&host.to_string()),
             None => Key::of_tls(&subject.upstream.host.to_string()),
@@ -272,7 +299,7 @@ impl TlsInterception {
             None => Ok(Known::Nothing),
         };
         let known = match known {
-            Ok(Known::Bypass) => return Ok(Outcome::Bypass(Sides { client, upstream })),
+            Ok(Known::Bypass) => return Ok(Outcome::Bypass(Sides { client, upstream }, Obstacle::NoCertificate)),
             Ok(Known::Leaf(leaf, renew)) => Some((leaf, renew)),
             Ok(Known::Nothing) => None,
             Err(error) => return Err((error, Some(client))),
@@ -295,16 +322,33 @@ impl TlsInterception {
         let secure = match client.while_it_waits(Box::pin(handshake)).await {
             Ok(Ok(secure)) => secure,
             Ok(Err(error)) => {
-                if let HandshakeError::Verify(error) = &error {
-                    error.reason().clone_into(verify);
+                match &error {
+                    HandshakeError::Verify(error) => error.reason().clone_into(&mut notes.verify),
+                    HandshakeError::WithoutCertificate(_)
+                        if self.obstacles.requested(ends) == InspectAction::Bypass =>
+                    {
+                        notes.after = NEXT_PASS;
+                    }
+                    _ => {}
                 }
                 return Err((TlsError::Upstream(error), Some(client)));
             }
             Err(gone) => return Err((TlsError::Gone(Box::new(gone)), None)),
         };
-        *verify = secure
+        notes.verify = secure
             .verify_error()
             .map_or_else(|| "ok".to_owned(), |error| error.reason().to_owned());
+        if secure.asked_for_certificate() {
+            notes.after = match self.obstacles.requested(ends) {
+                InspectAction::Block => return Err((TlsError::CertificateRequest, Some(client))),
+                InspectAction::Bypass => {
+                    ", without the client certificate that the upstream asks for; the next ones pass"
+                }
+                InspectAction::Detour | InspectAction::Intercept => {
+                    ", without the client certificate that the upstream asks for"
+                }
+            };
+        }
         let key = match &name {
             Some(_) => key,
             None => key.of_certificate(secure.peer_certificate_der().as_deref()),
@@ -315,6 +359,9 @@ impl TlsInterception {
         };
         let alpn = secure.alpn().map(<[u8]>::to_vec);
         let client = self.greet(*client, hello, &leaf, alpn.as_deref()).await;
+        if self.obstacles.greeted(ends, &client) {
+            notes.after = NEXT_PASS;
+        }
         let client = client.map_err(|error| (TlsError::Client(error), None))?;
         let upstream = Upstream {
             stream: Stream::Secure(Box::new(secure)),
@@ -442,6 +489,17 @@ fn leaf_options(agent: &TlsCertAgent, peer_uid: Option<u32>) -> leaf::Options {
         ..leaf::Options::default()
     }
 }
+
+/// What the record of an interception says.
+struct Notes {
+    /// The result of verifying the upstream's certificate.
+    verify: String,
+    /// What follows the outcome.
+    after: &'static str,
+}
+
+/// Follows the failure after which streams to the host pass.
+const NEXT_PASS: &str = "; the next ones pass";
 
 /// What there is before the upstream has been heard.
 enum Known {

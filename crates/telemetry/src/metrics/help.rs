@@ -58,6 +58,14 @@ const HELP: &[(&str, &str)] = &[
         "auditor.inspect.total",
         "Layers of streams whose protocol was looked for",
     ),
+    (
+        "auditor.tls.bypass",
+        "TLS streams that passed untouched, since they could not be opened",
+    ),
+    (
+        "auditor.tls.obstacle",
+        "TLS streams that met something that stands against opening them",
+    ),
     ("backend.refresh_ok", "Keys made for certificates that mirror none"),
     ("backend.refresh_total", "Keys begun for certificates that mirror none"),
     (

@@ -362,3 +362,46 @@ async fn either_form_of_the_clients_pair_is_shown_to_the_server() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_server_that_asks_for_a_certificate_in_vain_is_noticed() {
+    let ca = Ca::new("ca");
+    let mut config = ca.server(&["a.test"]);
+    config.enable_client_auth = true;
+    config.ca_certificate = Some(ca.certificates());
+    let of = |version, pair| OpensslClientConfig {
+        protocol: Some(OpensslProtocol::Tls(version)),
+        cert_pair: pair,
+        ..ca.client()
+    };
+    let pair = || Some(ca.issue(&["client.test"]));
+    for (backend, acceptor) in backends(&params(&config)) {
+        let with_none = connector(&of(TlsVersion::Tls1_2, None));
+        let error = shake(&with_none, "a.test", &[], &acceptor).await.0.unwrap_err();
+        let HandshakeError::WithoutCertificate(error) = error else {
+            panic!("{backend}: {error}")
+        };
+        assert!(matches!(*error, HandshakeError::Alert(_)), "{backend}: {error}");
+        // The server says what it thinks of it after the handshake.
+        let with_none = connector(&of(TlsVersion::Tls1_3, None));
+        let client = shake(&with_none, "a.test", &[], &acceptor).await.0.unwrap();
+        assert!(client.asked_for_certificate(), "{backend}");
+        for version in [TlsVersion::Tls1_2, TlsVersion::Tls1_3] {
+            let (client, _server) = connected(&connector(&of(version, pair())), "a.test", &acceptor).await;
+            assert!(!client.asked_for_certificate(), "{backend} {version:?}");
+        }
+        let stranger = OpensslClientConfig {
+            ca_certificate: None,
+            ..of(TlsVersion::Tls1_3, None)
+        };
+        let untrusted = shake(&connector(&stranger), "a.test", &[], &acceptor)
+            .await
+            .0
+            .unwrap_err();
+        assert!(matches!(untrusted, HandshakeError::Verify(_)), "{backend}: {untrusted}");
+    }
+    for (backend, acceptor) in backends(&params(&ca.server(&["a.test"]))) {
+        let (client, _server) = connected(&connector(&ca.client()), "a.test", &acceptor).await;
+        assert!(!client.asked_for_certificate(), "{backend}");
+    }
+}

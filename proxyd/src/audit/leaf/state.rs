@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::{Condition, Key, MintFailure, Options, Probe};
+use crate::audit::table::Table;
 
 /// The most requests that await an answer at a time.
 const MAX_IN_FLIGHT: usize = 4096;
@@ -46,7 +47,8 @@ pub(super) enum Begun {
 pub(super) struct State {
     options: Options,
     form: Form,
-    table: Table,
+    /// Leaves and refusals, and until when they are good.
+    table: Table<Key, (Outcome, Instant)>,
     flights: HashMap<u32, Flight>,
     by_key: HashMap<Key, u32, RandomState>,
     unsent: VecDeque<u32>,
@@ -97,9 +99,9 @@ impl State {
     pub(super) fn probe(&mut self, key: &Key, now: Instant) -> Probe {
         let vanish = self.options.vanish_wait;
         match self.table.get(key) {
-            Some((Ok(leaf), until)) if now < until => Probe::Fresh(leaf),
-            Some((Ok(leaf), until)) if now < until + vanish => Probe::Stale(leaf),
-            Some((Err(refused), until)) if now < until => Probe::Refused(refused),
+            Some((Ok(leaf), until)) if now < *until => Probe::Fresh(leaf.clone()),
+            Some((Ok(leaf), until)) if now < *until + vanish => Probe::Stale(leaf.clone()),
+            Some((Err(refused), until)) if now < *until => Probe::Refused(refused.clone()),
             _ => Probe::Nothing,
         }
     }
@@ -190,7 +192,7 @@ impl State {
     /// The outcome where no new leaf is to be had: the old one, if there is one, is better than none.
     fn or_old(&mut self, key: &Key, failure: MintFailure, now: Instant) -> Outcome {
         match self.table.get(key) {
-            Some((Ok(leaf), until)) if now < until + OUTAGE && !failure.is_policy() => Ok(leaf),
+            Some((Ok(leaf), until)) if now < *until + OUTAGE && !failure.is_policy() => Ok(leaf.clone()),
             _ => Err(failure),
         }
     }
@@ -346,13 +348,13 @@ impl State {
         match outcome {
             Err(failure) => match self.or_old(key, failure, now) {
                 Err(failure) if is_lasting(&failure) => {
-                    self.table.put(key, Err(failure.clone()), until);
+                    self.table.put(key, (Err(failure.clone()), until));
                     Err(failure)
                 }
                 other => other,
             },
             Ok(leaf) => {
-                self.table.put(key, Ok(leaf.clone()), until);
+                self.table.put(key, (Ok(leaf.clone()), until));
                 Ok(leaf)
             }
         }
@@ -374,64 +376,5 @@ fn is_lasting(failure: &MintFailure) -> bool {
         MintFailure::Refused(MintError { code, .. }) => !matches!(code, ErrorCode::Busy | ErrorCode::OverRate),
         MintFailure::Unusable(_) => true,
         MintFailure::Overload | MintFailure::TimedOut(_) | MintFailure::Unreachable(_) => false,
-    }
-}
-
-/// Leaves and refusals, bounded in number: of those that nobody has asked for lately the oldest makes room.
-struct Table {
-    capacity: usize,
-    entries: HashMap<Key, Entry, RandomState>,
-    order: VecDeque<Key>,
-}
-
-struct Entry {
-    outcome: Outcome,
-    until: Instant,
-    used: bool,
-}
-
-impl Table {
-    fn new(capacity: usize) -> Self {
-        Self {
-            capacity: capacity.max(1),
-            entries: HashMap::default(),
-            order: VecDeque::new(),
-        }
-    }
-
-    fn len(&self) -> usize {
-        self.entries.len()
-    }
-
-    fn get(&mut self, key: &Key) -> Option<(Outcome, Instant)> {
-        let entry = self.entries.get_mut(key)?;
-        entry.used = true;
-        Some((entry.outcome.clone(), entry.until))
-    }
-
-    fn put(&mut self, key: &Key, outcome: Outcome, until: Instant) {
-        let fresh = Entry {
-            outcome,
-            until,
-            used: false,
-        };
-        if let Some(entry) = self.entries.get_mut(key) {
-            *entry = fresh;
-            return;
-        }
-        while self.entries.len() >= self.capacity {
-            let Some(oldest) = self.order.pop_front() else { break };
-            match self.entries.get_mut(&oldest) {
-                Some(entry) if entry.used => {
-                    entry.used = false;
-                    self.order.push_back(oldest);
-                }
-                _ => {
-                    self.entries.remove(&oldest);
-                }
-            }
-        }
-        self.entries.insert(key.clone(), fresh);
-        self.order.push_back(key.clone());
     }
 }
