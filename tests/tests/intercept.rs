@@ -7,7 +7,7 @@ use std::process::Stdio;
 use rustix::process::Signal;
 use serde_json::json;
 use sluice_testkit::{Ca, CurlAnswer, Nginx, Origin, assert_eventually, curl};
-use sluice_tests::rig::{Keys, Rig, nginx, nginx_of, private};
+use sluice_tests::rig::{Keys, Rig, nginx, private};
 use sluice_tests::{finished, noise};
 use tokio::process::Command;
 
@@ -174,44 +174,6 @@ async fn http_2_that_is_blocked_is_refused_inside_of_tls() {
         "{last}"
     );
     rig.stop().await;
-}
-
-/// TLS-09: what is wrong with the upstream reaches the client as what it is.
-#[tokio::test]
-async fn a_bad_upstream_is_told_to_the_client_and_logged() {
-    let (ca, stranger) = (Ca::new(), Ca::named("Another CA"));
-    for (leaf, said, verify) in [
-        (
-            stranger.issue(&["a.test"]),
-            "alert unknown ca",
-            "unable to get local issuer certificate",
-        ),
-        (ca.issue(&["other.test"]), "alert bad certificate", "hostname mismatch"),
-        // curl has words of its own for this alert.
-        (
-            ca.issue_expired(&["a.test"]),
-            "certificate verification failed",
-            "certificate has expired",
-        ),
-    ] {
-        let nginx = nginx_of(&leaf, "").await;
-        let rig = Rig::start(&ca, Keys::default()).await;
-        let answer = rig.curl("a.test", &nginx, "/hello.txt").run().await;
-        assert_eq!(answer.status, 0, "{answer:?}");
-        assert!(answer.stderr.contains(said), "{said}: {}", answer.stderr);
-        let record = rig.handshake().await;
-        assert_eq!(record["tls_server_verify"].as_str().unwrap().to_lowercase(), verify);
-        assert!(
-            record["msg"]
-                .as_str()
-                .unwrap()
-                .starts_with("handshake with the upstream: "),
-            "{record}"
-        );
-        assert_eventually!(finished(&rig.proxyd).len() == 1);
-        assert_eq!(finished(&rig.proxyd)[0]["reason"], "InterceptionError");
-        rig.stop().await;
-    }
 }
 
 #[tokio::test]

@@ -1,0 +1,169 @@
+//! Upstreams of intercepted TLS that are not what they should be: what their clients are told, and what is logged.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::path::Path;
+use std::process::Stdio;
+
+use sluice_testkit::{Ca, Port, assert_eventually, curl};
+use sluice_tests::finished;
+use sluice_tests::rig::{Keys, Rig};
+use tokio::process::{Child, Command};
+
+/// Runs `openssl`, which must succeed.
+async fn openssl(dir: &Path, args: &str) {
+    let mut command = Command::new("openssl");
+    command.args(args.split_ascii_whitespace()).current_dir(dir);
+    let output = command.output().await.unwrap();
+    assert!(output.status.success(), "{args}: {output:?}");
+}
+
+/// A web server with the certificate `leaf.pem`, which its library need not like.
+async fn serve(dir: &Path) -> (Child, Port) {
+    let port = Port::free();
+    let mut server = Command::new("openssl");
+    server
+        .args([
+            "s_server",
+            "-www",
+            "-cipher",
+            "DEFAULT@SECLEVEL=0",
+            "-alpn",
+            "h2,http/1.1",
+        ])
+        .args(["-cert", "leaf.pem", "-key", "leaf.key", "-accept"])
+        .arg(port.addr().to_string())
+        .current_dir(dir)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true);
+    let server = server.spawn().unwrap();
+    assert_eventually!(tokio::net::TcpStream::connect(port.addr()).await.is_ok());
+    (server, port)
+}
+
+struct Case {
+    what: &'static str,
+    /// Of the certificate's key.
+    key: &'static str,
+    /// Of its signature; `None`: it signs itself.
+    signed: Option<&'static str>,
+    extensions: &'static str,
+    /// The alert in curl's words.
+    told: &'static str,
+    /// `tls_server_verify`.
+    verify: &'static str,
+}
+
+const EC: &str = "ec -pkeyopt ec_paramgen_curve:P-256";
+const NAME: &str = "subjectAltName=DNS:a.test";
+
+/// TLS-09: what is wrong with the upstream reaches the client as what it is, whatever the client would speak inside.
+#[tokio::test]
+async fn what_is_wrong_with_the_upstreams_certificate_is_told_to_the_client_and_logged() {
+    let cases = [
+        Case {
+            what: "signed by nobody else",
+            key: EC,
+            signed: None,
+            extensions: NAME,
+            told: "alert unknown ca",
+            verify: "self-signed certificate",
+        },
+        Case {
+            what: "signed by a stranger",
+            key: EC,
+            signed: Some("-CA stranger.pem -CAkey stranger.key -days 10"),
+            extensions: NAME,
+            told: "alert unknown ca",
+            verify: "unable to get local issuer certificate",
+        },
+        Case {
+            what: "of another name",
+            key: EC,
+            signed: Some("-CA ca.pem -CAkey ca.key -days 10"),
+            extensions: "subjectAltName=DNS:other.test",
+            told: "alert bad certificate",
+            verify: "hostname mismatch",
+        },
+        Case {
+            what: "over",
+            key: EC,
+            signed: Some("-CA ca.pem -CAkey ca.key -days -1"),
+            extensions: NAME,
+            // curl has words of its own for this alert.
+            told: "certificate verification failed",
+            verify: "certificate has expired",
+        },
+        Case {
+            what: "of a key that is too short",
+            key: "rsa:1024",
+            signed: Some("-CA ca.pem -CAkey ca.key -days 10"),
+            extensions: NAME,
+            told: "alert bad certificate",
+            verify: "ee certificate key too weak",
+        },
+        Case {
+            what: "for another purpose",
+            key: EC,
+            signed: Some("-CA ca.pem -CAkey ca.key -days 10"),
+            extensions: "subjectAltName=DNS:a.test\nextendedKeyUsage=clientAuth",
+            told: "alert unsupported certificate",
+            verify: "unsuitable certificate purpose",
+        },
+    ];
+    let (ca, stranger) = (Ca::new(), Ca::named("Another CA"));
+    let rig = Rig::start(&ca, Keys::default()).await;
+    let dir = rig.proxyd.group().dir();
+    for (name, text) in [
+        ("ca.key", ca.key_pem()),
+        ("stranger.key", stranger.key_pem()),
+        ("stranger.pem", stranger.pem()),
+    ] {
+        std::fs::write(dir.join(name), text).unwrap();
+    }
+    for (count, case) in cases.iter().enumerate() {
+        std::fs::write(dir.join("extensions"), case.extensions).unwrap();
+        openssl(
+            dir,
+            &format!(
+                "req -new -newkey {} -nodes -keyout leaf.key -out leaf.csr -subj /CN=leaf",
+                case.key
+            ),
+        )
+        .await;
+        let signed = case.signed.unwrap_or("-key leaf.key -days 10");
+        openssl(
+            dir,
+            &format!("x509 -req -in leaf.csr -extfile extensions -out leaf.pem {signed}"),
+        )
+        .await;
+        let (mut server, port) = serve(dir).await;
+        for protocol in ["--http1.1", "--http2"] {
+            let answer = curl("https://a.test/")
+                .proxy(rig.proxyd.addr("http"))
+                .args([protocol, "--connect-to"])
+                .arg(format!("::{}", port.addr()))
+                .trust(&rig.trust)
+                .run()
+                .await;
+            let what = case.what;
+            assert!(answer.exit != 0 && answer.status == 0, "{what}: {answer:?}");
+            assert!(answer.stderr.contains(case.told), "{what}: {}", answer.stderr);
+        }
+        let so_far = 2 * (count + 1);
+        assert_eventually!(finished(&rig.proxyd).len() == so_far);
+        assert_eq!(finished(&rig.proxyd)[so_far - 1]["reason"], "InterceptionError");
+        let records = rig.intercepted("TlsHandshake");
+        assert_eq!(records.len(), so_far);
+        for record in &records[so_far - 2..] {
+            let verify = record["tls_server_verify"].as_str().unwrap().to_lowercase();
+            assert_eq!(verify, case.verify, "{}: {record}", case.what);
+            let message = record["msg"].as_str().unwrap();
+            assert!(message.starts_with("handshake with the upstream: "), "{record}");
+        }
+        server.kill().await.unwrap();
+    }
+    rig.stop().await;
+}
