@@ -17,7 +17,7 @@ use crate::audit::AuditorKind;
 use crate::escaper::direct_fixed::DirectFixedConfig;
 use crate::escaper::dummy_deny::DummyDenyConfig;
 use crate::listen::ListenSpec;
-use crate::resolve;
+use crate::peer::Address;
 use crate::server::dummy_close::DummyCloseConfig;
 use crate::server::http_proxy::HttpProxyConfig;
 use crate::server::intelli_proxy::IntelliProxyConfig;
@@ -155,7 +155,7 @@ impl From<PeerForm> for PeerConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
 #[schemars(with = "String")]
-pub(crate) struct PeerAddress(pub(crate) resolve::Peer);
+pub(crate) struct PeerAddress(pub(crate) Address);
 
 impl TryFrom<String> for PeerAddress {
     type Error = String;
@@ -167,11 +167,11 @@ impl TryFrom<String> for PeerAddress {
         };
         let path = text.strip_prefix("unix:").unwrap_or(&text);
         if path.starts_with('/') {
-            return Ok(Self(resolve::Peer::Unix(PathBuf::from(path))));
+            return Ok(Self(Address::Unix(PathBuf::from(path))));
         }
         match text.split_once(':') {
-            Some(("udp", address)) => Ok(Self(resolve::Peer::Udp(socket(address)?))),
-            Some(("tcp", address)) => Ok(Self(resolve::Peer::Tcp(socket(address)?))),
+            Some(("udp", address)) => Ok(Self(Address::Udp(socket(address)?))),
+            Some(("tcp", address)) => Ok(Self(Address::Tcp(socket(address)?))),
             _ => Err(format!(
                 "`{text}` is neither `udp:IP:PORT`, `tcp:IP:PORT` nor the absolute path of a Unix socket"
             )),
@@ -191,7 +191,7 @@ impl ProxydConfig {
         };
         if let Some(place) = load.place("peers")
             && let Some(PeerConfig {
-                address: Some(PeerAddress(resolve::Peer::Tcp(_))),
+                address: Some(PeerAddress(Address::Tcp(_))),
                 ..
             }) = &config.peers.certgend
         {

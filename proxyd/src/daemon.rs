@@ -11,13 +11,13 @@ use sluice_lifecycle::{Context, Daemon, Drain, Graph, Tasks, schema_of};
 use sluice_telemetry::metrics::{self, RuntimeGauges};
 use sluice_telemetry::warn;
 
-use crate::audit::leaf::Generator;
 use crate::audit::tls::TlsInterception;
 use crate::audit::{AuditorKind, Recording, Surroundings};
 use crate::config::{EscaperConfig, PeersConfig, ProxydConfig, ServerConfig};
 use crate::listen::{Listeners, Opened};
 use crate::objects::{Builder, Objects};
-use crate::resolve::{Link, Options, Peer, Resolver};
+use crate::peer::Address;
+use crate::resolve::{Link, Options, Resolver};
 use crate::server::{Server, ServerCommon};
 use crate::stats::StatsBook;
 use crate::user::{Groups, UserGroup, UserGroupConfig};
@@ -109,7 +109,7 @@ impl Daemon for Proxyd {
                     .register(Arc::new(crate::resolve_stats::CacheHits::new(&worker.resolver))),
             );
         }
-        if let Peer::Unix(path) = &peer
+        if let Address::Unix(path) = &peer
             && !path.exists()
         {
             warn!("resolverd is not there: names are not resolved until it is"; "socket" => %path.display());
@@ -411,15 +411,14 @@ fn open_all(
 
 /// What auditors need of the daemon.
 fn surroundings(peers: &PeersConfig, cx: &Context, recording: Option<&Arc<Recording>>) -> Surroundings {
-    let own = || Generator::Unix(cx.runtime_dir.join("certgend.mint"));
+    let own = || Address::Unix(cx.runtime_dir.join("certgend.mint"));
     let peer = peers.certgend.as_ref();
     let address = peer.and_then(|peer| peer.address.as_ref());
     Surroundings {
         generator: match address.map(|address| &address.0) {
-            Some(Peer::Unix(path)) => Generator::Unix(path.clone()),
-            Some(Peer::Udp(address)) => Generator::Udp(*address),
+            Some(address @ (Address::Unix(_) | Address::Udp(_))) => address.clone(),
             // The check of the configuration leaves none of these.
-            Some(Peer::Tcp(_)) | None => own(),
+            Some(Address::Tcp(_)) | None => own(),
         },
         certgend_uid: peer.and_then(|peer| peer.uid),
         background: cx.background.clone(),
@@ -448,13 +447,13 @@ fn status_of(tls: &TlsInterception, copies: Option<Value>) -> Value {
 }
 
 /// Who answers proxyd's name queries.
-fn resolver_peer(peers: &PeersConfig, cx: &Context) -> Peer {
+fn resolver_peer(peers: &PeersConfig, cx: &Context) -> Address {
     peers
         .resolverd
         .as_ref()
         .and_then(|peer| peer.address.as_ref())
         .map_or_else(
-            || Peer::Unix(cx.runtime_dir.join("resolverd.dns")),
+            || Address::Unix(cx.runtime_dir.join("resolverd.dns")),
             |address| address.0.clone(),
         )
 }

@@ -373,7 +373,8 @@ mod tests {
     use sluice_telemetry::metrics::Registry;
 
     use super::*;
-    use crate::resolve::{Options, Peer, Resolver};
+    use crate::peer::Address;
+    use crate::resolve::{Options, Resolver};
     use crate::server::ServerCommon;
     use crate::server::dummy_close::DummyClose;
     use crate::stats::StatsBook;
@@ -386,7 +387,7 @@ mod tests {
             max_events: 64,
             dedicated: false,
         };
-        let resolver = || Resolver::new(Peer::Unix("/nowhere".into()), Options::default());
+        let resolver = || Resolver::new(Address::Unix("/nowhere".into()), Options::default());
         Workers::start(&options, tasks, resolver).unwrap()
     }
 

@@ -21,6 +21,7 @@ mod http;
 mod icap;
 mod listen;
 mod objects;
+mod peer;
 mod record;
 mod resolve;
 mod resolve_stats;

@@ -2,72 +2,39 @@
 //!
 //! Each worker has a [`Resolver`] of its own. A name it knows costs a look into a small table; any other becomes a query
 //! on the worker's one connection, shared with everybody who asks for the same name meanwhile. Nothing here does I/O
-//! but [`Driver::run`], which the worker spawns beside its other tasks:
+//! but `Driver::run`, which the worker spawns beside its other tasks:
 //!
 //! - `cache`: answers, and for a bounded time stale answers (RFC 8767);
 //! - `state`: what is known, what is awaited, and how the peer is doing;
-//! - `driver`: the connection, its queries and replies, and what to do when it breaks.
+//! - `wire`: queries and replies on the [connection](crate::peer).
 //!
 //! IP literals never get here.
 
 mod cache;
-mod driver;
 mod state;
 #[cfg(test)]
 mod tests;
+mod wire;
 
 use std::{
-    fmt,
-    net::{IpAddr, SocketAddr},
-    path::PathBuf,
+    net::IpAddr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Arc,
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use sluice_wire::dns::Origin;
 use tokio::{
-    sync::{Notify, oneshot},
+    sync::oneshot,
     time::{Instant, timeout_at},
 };
 
-pub(crate) use driver::Driver;
+use crate::peer::{self, Address, Client};
 pub(crate) use sluice_wire::dns::{Family, ResolveError};
 pub(crate) use state::Link;
 use state::{Begun, State};
-
-/// Who answers the queries.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Peer {
-    /// Any DNS server, over TCP.
-    Tcp(SocketAddr),
-    /// Any DNS server, over UDP, and TCP for what does not fit.
-    Udp(SocketAddr),
-    /// resolverd on its own socket.
-    Unix(PathBuf),
-}
-
-impl Peer {
-    /// Whose replies these are; only our own resolverd is told which of its resolvers to use.
-    pub(crate) const fn origin(&self) -> Origin {
-        match self {
-            Self::Unix(_) => Origin::Resolverd,
-            Self::Tcp(_) | Self::Udp(_) => Origin::Server,
-        }
-    }
-}
-
-impl fmt::Display for Peer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => write!(f, "tcp:{address}"),
-            Self::Udp(address) => write!(f, "udp:{address}"),
-            Self::Unix(path) => write!(f, "{}", path.display()),
-        }
-    }
-}
 
 /// How patient a [`Resolver`] is and how much it keeps.
 #[derive(Clone, Copy, Debug)]
@@ -122,34 +89,18 @@ pub(crate) enum Source {
 /// A client of one peer; cheap to clone. The last clone's end ends the [`Driver`].
 #[derive(Clone)]
 pub(crate) struct Resolver {
-    shared: Arc<Shared>,
-    _alive: Arc<Alive>,
-}
-
-/// What the handle and the driver share.
-struct Shared {
-    peer: Peer,
+    client: Client<State>,
     options: Options,
-    state: Mutex<State>,
-    /// Wakes the driver: there is something to send, or nobody is left to send for.
-    wake: Notify,
-    closed: AtomicBool,
 }
 
-impl Shared {
-    /// The state; no lock is held across an await, and a panic elsewhere leaves it consistent enough to go on.
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+/// The I/O half of a [`Resolver`].
+pub(crate) type Driver = peer::Driver<State>;
 
-/// Ends the driver when the last [`Resolver`] is gone.
-struct Alive(Arc<Shared>);
-
-impl Drop for Alive {
-    fn drop(&mut self) {
-        self.0.closed.store(true, Ordering::Release);
-        self.0.wake.notify_one();
+/// Whose replies these are; only our own resolverd is told which of its resolvers to use.
+fn origin(peer: &Address) -> Origin {
+    match peer {
+        Address::Unix(_) => Origin::Resolverd,
+        Address::Tcp(_) | Address::Udp(_) => Origin::Server,
     }
 }
 
@@ -188,19 +139,14 @@ pub(crate) struct Condition {
 
 impl Resolver {
     /// Makes a client of `peer`; `Driver::run` must be spawned for it to be answered.
-    pub(crate) fn new(peer: Peer, options: Options) -> (Self, Driver) {
-        let shared = Arc::new(Shared {
-            state: Mutex::new(State::new(&options, peer.origin())),
-            peer,
-            options,
-            wake: Notify::new(),
-            closed: AtomicBool::new(false),
-        });
-        let resolver = Self {
-            shared: Arc::clone(&shared),
-            _alive: Arc::new(Alive(Arc::clone(&shared))),
+    pub(crate) fn new(peer: Address, options: Options) -> (Self, Driver) {
+        let state = State::new(&options, origin(&peer), peer.is_datagrams());
+        let connection = peer::Options {
+            peer_uid: options.peer_uid,
+            ..peer::Options::default()
         };
-        (resolver, Driver::new(shared))
+        let (client, driver) = Client::new(peer, connection, state);
+        (Self { client, options }, driver)
     }
 
     /// Looks up one kind of address of `domain`, a lower-case name, as the resolver named `resolver` sees it.
@@ -213,21 +159,21 @@ impl Resolver {
     /// Dropping the future loses nothing: the answer still gets into the table.
     pub(crate) async fn lookup(&self, resolver: &str, domain: &str, family: Family) -> Result<Answer, ResolveError> {
         let now = Instant::now();
-        let begun = self.shared.state().begin(resolver, domain, family, now)?;
+        let begun = self.client.state().begin(resolver, domain, family, now)?;
         let (receiver, stale) = match begun {
             Begun::Known(known) => return known,
             Begun::KnownRefreshing(known) => {
-                self.shared.wake.notify_one();
+                self.client.wake();
                 return known;
             }
             Begun::Awaited { receiver, stale } => (receiver, stale),
         };
-        self.shared.wake.notify_one();
+        self.client.wake();
         match stale {
             None => self.wait(receiver, now).await,
-            Some(stale) => match timeout_at(now + self.shared.options.stale_after, receiver).await {
+            Some(stale) => match timeout_at(now + self.options.stale_after, receiver).await {
                 Ok(Ok(answer)) => answer,
-                _ => self.shared.state().give_up_waiting(resolver, domain, family, stale),
+                _ => self.client.state().give_up_waiting(resolver, domain, family, stale),
             },
         }
     }
@@ -237,20 +183,20 @@ impl Resolver {
         receiver: oneshot::Receiver<Result<Answer, ResolveError>>,
         begun: Instant,
     ) -> Result<Answer, ResolveError> {
-        match timeout_at(begun + self.shared.options.deadline, receiver).await {
+        match timeout_at(begun + self.options.deadline, receiver).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Err(ResolveError::NoResolverRunning), // the driver is gone
-            Err(_) => Err(self.shared.state().timed_out()),
+            Err(_) => Err(self.client.state().timed_out()),
         }
     }
 
     /// The state of the connection, for `status`.
     pub(crate) fn condition(&self) -> Condition {
-        self.shared.state().condition()
+        self.client.state().condition()
     }
 
     /// The counters of each resolver name that was asked for.
     pub(crate) fn stats(&self) -> Vec<(Arc<str>, Arc<ZoneStats>)> {
-        self.shared.state().stats()
+        self.client.state().stats()
     }
 }

@@ -1,68 +1,32 @@
 //! The certificates that intercepted clients are shown: the client of certgend, and the table before it.
 //!
 //! A host that is known costs a look into the table. Any other becomes a question to the generator, shared with everybody
-//! who intercepts the same host meanwhile. The only one here who does I/O is [`Driver::run`]:
+//! who intercepts the same host meanwhile. The only one here who does I/O is `Driver::run`:
 //!
 //! - `state`: which leaves there are, which are awaited, and how the generator is doing;
-//! - `driver`: the connection, its requests and answers, and what to do when it breaks.
+//! - `wire`: requests and answers on the [connection](crate::peer).
 
-mod driver;
 mod state;
 #[cfg(test)]
 mod tests;
+mod wire;
 
-use std::fmt;
-use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ring::digest::{SHA256, digest};
-use sluice_config::value::SocketBuffer;
 use sluice_tls::intercept::{Leaf, LeafError};
-use sluice_wire::mint::{Certificate, Form, MintError, Service, Usage};
+use sluice_wire::mint::{Certificate, MintError, Service, Usage};
 use thiserror::Error;
-use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
-pub(crate) use driver::Driver;
+use crate::peer::{self, Address, Client};
 use state::{Begun, State};
-
-/// Who makes the certificates.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Generator {
-    /// certgend on its own socket.
-    Unix(PathBuf),
-    /// Any generator that takes g3proxy's datagrams.
-    Udp(SocketAddr),
-}
-
-impl Generator {
-    fn form(&self) -> Form {
-        match self {
-            Self::Unix(_) => Form::Stream,
-            Self::Udp(_) => Form::Datagram,
-        }
-    }
-}
-
-impl fmt::Display for Generator {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unix(path) => write!(f, "{}", path.display()),
-            Self::Udp(address) => write!(f, "udp:{address}"),
-        }
-    }
-}
 
 /// How patient [`Leaves`] are, and what they keep for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Options {
-    /// The uid that certgend may run as beside our own and root.
-    pub(crate) peer_uid: Option<u32>,
-    /// Of a UDP socket, as the system wants it if nothing is said.
-    pub(crate) socket_buffer: SocketBuffer,
+    pub(crate) connection: peer::Options,
     /// How long an answer is waited for, reconnects included.
     pub(crate) query_timeout: Duration,
     /// How long a connection waits for its leaf.
@@ -80,8 +44,7 @@ pub(crate) struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            peer_uid: None,
-            socket_buffer: SocketBuffer::default(),
+            connection: peer::Options::default(),
             query_timeout: Duration::from_secs(4),
             wait_timeout: Duration::from_secs(4),
             protective_ttl: Duration::from_secs(10),
@@ -162,36 +125,11 @@ pub(crate) enum Probe {
 /// The leaves of one auditor; cheap to clone. The last clone's end ends the [`Driver`].
 #[derive(Clone)]
 pub(crate) struct Leaves {
-    shared: Arc<Shared>,
-    _alive: Arc<Alive>,
+    client: Client<State>,
 }
 
-/// What the handle and the driver share.
-struct Shared {
-    generator: Generator,
-    options: Options,
-    state: Mutex<State>,
-    /// Wakes the driver: there is something to send, or nobody is left to send for.
-    wake: Notify,
-    closed: AtomicBool,
-}
-
-impl Shared {
-    /// The state; no lock is held across an await, and a panic elsewhere leaves it consistent enough to go on.
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Ends the driver when the last [`Leaves`] is gone.
-struct Alive(Arc<Shared>);
-
-impl Drop for Alive {
-    fn drop(&mut self) {
-        self.0.closed.store(true, Ordering::Release);
-        self.0.wake.notify_one();
-    }
-}
+/// The I/O half of [`Leaves`].
+pub(crate) type Driver = peer::Driver<State>;
 
 /// What `status` shows of a generator.
 #[derive(Clone, Debug)]
@@ -204,25 +142,17 @@ pub(crate) struct Condition {
 }
 
 impl Leaves {
-    /// Makes a client of `generator`; [`Driver::run`] must be spawned for it to be answered.
-    pub(crate) fn new(generator: Generator, options: Options) -> (Self, Driver) {
-        let shared = Arc::new(Shared {
-            state: Mutex::new(State::new(options, generator.form())),
-            generator,
-            options,
-            wake: Notify::new(),
-            closed: AtomicBool::new(false),
-        });
-        let leaves = Self {
-            shared: Arc::clone(&shared),
-            _alive: Arc::new(Alive(Arc::clone(&shared))),
-        };
-        (leaves, Driver::new(shared))
+    /// Makes a client of `generator`: certgend on its own socket, or any generator that takes g3proxy's datagrams.
+    /// [`Driver::run`] must be spawned for it to be answered.
+    pub(crate) fn new(generator: Address, options: Options) -> (Self, Driver) {
+        let state = State::new(options, generator.is_datagrams());
+        let (client, driver) = Client::new(generator, options.connection, state);
+        (Self { client }, driver)
     }
 
     /// Looks for a leaf that is there already.
     pub(crate) fn probe(&self, key: &Key) -> Probe {
-        self.shared.state().probe(key, Instant::now())
+        self.client.state().probe(key, Instant::now())
     }
 
     /// Asks for a leaf that looks like `upstream`, a certificate in DER, unless one has come meanwhile.
@@ -234,34 +164,34 @@ impl Leaves {
     /// Dropping the future loses nothing: the leaf still gets into the table.
     pub(crate) async fn get(&self, key: &Key, upstream: Option<Vec<u8>>) -> Result<Leaf, MintFailure> {
         let now = Instant::now();
-        let begun = self.shared.state().begin(key, upstream.map(Certificate::Der), now);
+        let begun = self.client.state().begin(key, upstream.map(Certificate::Der), now);
         let (receiver, wait) = match begun {
             Begun::Known(known) => return known,
             Begun::Awaited { receiver, wait } => (receiver, wait),
         };
-        self.shared.wake.notify_one();
+        self.client.wake();
         match timeout_at(now + wait, receiver).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) => Err(MintFailure::Unreachable("proxyd stops".into())),
-            Err(_) => self.shared.state().give_up(key, wait, Instant::now()),
+            Err(_) => self.client.state().give_up(key, wait, Instant::now()),
         }
     }
 
     /// Asks for a new leaf in place of a stale one; nobody waits for it.
     pub(crate) fn refresh(&self, key: &Key, upstream: Option<Vec<u8>>) {
-        self.shared
+        self.client
             .state()
             .refresh(key, upstream.map(Certificate::Der), Instant::now());
-        self.shared.wake.notify_one();
+        self.client.wake();
     }
 
     /// Who is asked.
-    pub(crate) fn generator(&self) -> &Generator {
-        &self.shared.generator
+    pub(crate) fn generator(&self) -> &Address {
+        self.client.address()
     }
 
     /// The state of the generator, for `status`.
     pub(crate) fn condition(&self) -> Condition {
-        self.shared.state().condition()
+        self.client.state().condition()
     }
 }

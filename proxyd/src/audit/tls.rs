@@ -25,12 +25,13 @@ use tokio::time::timeout;
 use super::Recording;
 use super::config::{AuditorConfig, OnCertgendFailure};
 use super::intercept::{Detail, Subject};
-use super::leaf::{self, Generator, Key, Leaves, MintFailure, Probe};
+use super::leaf::{self, Key, Leaves, MintFailure, Probe};
 use super::obstacle::{Ends, Obstacle, Obstacles};
 use super::stats::Registered;
 use crate::client::{Client, Fill};
 use crate::error::TaskError;
 use crate::http::exchange::Upstream;
+use crate::peer::{self, Address};
 
 /// How long a client that is refused may take to read its alert.
 const ALERT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -73,7 +74,7 @@ pub(crate) struct TlsInterception {
 #[derive(Clone)]
 pub(crate) struct Surroundings {
     /// Who makes certificates where an auditor does not say.
-    pub(crate) generator: Generator,
+    pub(crate) generator: Address,
     /// The uid that certgend may run as beside our own and root.
     pub(crate) certgend_uid: Option<u32>,
     /// Where connections to generators live.
@@ -180,7 +181,7 @@ impl TlsInterception {
             return Ok(None);
         };
         let generator = match &agent.query_peer_addr {
-            Some(address) => Generator::Udp(address.resolve()?),
+            Some(address) => Address::Udp(address.resolve()?),
             None => around.generator.clone(),
         };
         let leaf_options = leaf_options(agent, around.certgend_uid);
@@ -479,8 +480,10 @@ pub(crate) fn connector(config: &AuditorConfig, base: &Path) -> Result<Connector
 
 fn leaf_options(agent: &TlsCertAgent, peer_uid: Option<u32>) -> leaf::Options {
     leaf::Options {
-        peer_uid,
-        socket_buffer: agent.query_socket_buffer,
+        connection: peer::Options {
+            peer_uid,
+            socket_buffer: agent.query_socket_buffer,
+        },
         query_timeout: agent.query_wait_timeout.0,
         wait_timeout: agent.cache_request_timeout.0,
         protective_ttl: Duration::from_secs(agent.protective_cache_ttl.into()),

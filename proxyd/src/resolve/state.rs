@@ -3,7 +3,8 @@
 use std::{
     collections::{HashMap, VecDeque},
     hash::BuildHasher,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
+    pin::Pin,
     sync::Arc,
     time::Duration,
 };
@@ -11,13 +12,12 @@ use std::{
 use sluice_wire::dns::{Family, Origin, Query, Reply, ResolveError, put_query};
 use tokio::{sync::oneshot, time::Instant};
 
+use super::wire::{Retried, ask_over_tcp};
 use super::{
     Answer, Condition, Options, Source, ZoneStats,
     cache::{Cache, Found, Key, Value},
 };
-
-/// The most queries that await an answer at a time; ids stay sparse, so that a free one is found at once.
-const MAX_IN_FLIGHT: usize = 4096;
+use crate::peer::{Asks, Flight, Flights};
 
 /// The most addresses that are kept of one answer.
 const MAX_ADDRESSES: usize = 128;
@@ -27,9 +27,6 @@ const MAX_FRESH: Duration = Duration::from_secs(3600);
 
 /// The longest time it is taken for granted that a name does not exist or has no address.
 const MAX_NEGATIVE: Duration = Duration::from_secs(300);
-
-/// How long a query over UDP waits before it is sent again; doubled each time.
-const FIRST_RESEND: Duration = Duration::from_secs(1);
 
 type Outcome = Result<Answer, ResolveError>;
 
@@ -60,13 +57,13 @@ pub(super) enum Begun {
     },
 }
 
-pub(super) struct State {
+pub(crate) struct State {
     cache: Cache,
     zones: HashMap<Arc<str>, u32>,
     stats: Vec<(Arc<str>, Arc<ZoneStats>)>,
-    flights: HashMap<u16, Flight>,
-    by_name: HashMap<(u32, Family, Arc<str>), u16>,
-    unsent: VecDeque<u16>,
+    flights: Flights<Self>,
+    /// Queries whose answers did not fit in a packet.
+    truncated: VecDeque<u16>,
     ids: Ids,
     link: Link,
     last_error: Option<String>,
@@ -74,19 +71,15 @@ pub(super) struct State {
     options: Options,
 }
 
-/// One query and everybody who waits for its answer.
-struct Flight {
+/// What is asked: the resolver's number, the kind of address, the name.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Name {
     zone: u32,
-    domain: Arc<str>,
     family: Family,
-    message: Vec<u8>,
-    waiters: Vec<oneshot::Sender<Outcome>>,
-    deadline: Instant,
-    sent: bool,
-    resend: Option<(Instant, Duration)>,
+    domain: Arc<str>,
 }
 
-impl Flight {
+impl Name {
     fn key(&self) -> Key<'_> {
         Key {
             zone: self.zone,
@@ -94,23 +87,16 @@ impl Flight {
             family: self.family,
         }
     }
-
-    fn tell(&mut self, outcome: &Outcome) {
-        for waiter in self.waiters.drain(..) {
-            let _ = waiter.send(outcome.clone()); // it may have stopped waiting
-        }
-    }
 }
 
 impl State {
-    pub(super) fn new(options: &Options, origin: Origin) -> Self {
+    pub(super) fn new(options: &Options, origin: Origin, datagrams: bool) -> Self {
         Self {
             cache: Cache::new(options.capacity, options.stale_for),
             zones: HashMap::new(),
             stats: Vec::new(),
-            flights: HashMap::new(),
-            by_name: HashMap::new(),
-            unsent: VecDeque::new(),
+            flights: Flights::new(datagrams),
+            truncated: VecDeque::new(),
             ids: Ids::default(),
             link: Link::Idle,
             last_error: None,
@@ -147,52 +133,39 @@ impl State {
             Found::Stale { value, .. } => Some(value),
             Found::Missing => None,
         };
-        let (sender, receiver) = oneshot::channel();
-        self.flight(&key, now)?.waiters.push(sender);
+        let receiver = self.flight(&key, now)?.join();
         Ok(Begun::Awaited { receiver, stale })
     }
 
     /// The flight for a name, a new one if there is none.
-    fn flight(&mut self, key: &Key<'_>, now: Instant) -> Result<&mut Flight, ResolveError> {
-        let name = (key.zone, key.family, Arc::from(key.domain));
-        let id = match self.by_name.get(&name) {
-            Some(&id) => id,
-            None => {
-                let id = self.start(key, Arc::clone(&name.2), now)?;
-                self.by_name.insert(name, id);
-                id
-            }
+    fn flight(&mut self, key: &Key<'_>, now: Instant) -> Result<&mut Flight<Self>, ResolveError> {
+        let name = Name {
+            zone: key.zone,
+            family: key.family,
+            domain: key.domain.into(),
         };
-        self.flights.get_mut(&id).ok_or(ResolveError::Internal)
+        match self.flights.id_of(&name) {
+            Some(id) => self.flights.get_mut(id).ok_or(ResolveError::Internal),
+            None => self.start(name, now),
+        }
     }
 
-    fn start(&mut self, key: &Key<'_>, domain: Arc<str>, now: Instant) -> Result<u16, ResolveError> {
-        if self.flights.len() >= MAX_IN_FLIGHT {
+    fn start(&mut self, name: Name, now: Instant) -> Result<&mut Flight<Self>, ResolveError> {
+        if self.flights.is_full() {
             return Err(ResolveError::Internal);
         }
-        let id = self.ids.draw(|id| self.flights.contains_key(&id));
+        let id = self.ids.draw(|id| self.flights.has(id));
         let message = put_query(&Query {
             id,
-            domain: key.domain,
-            family: key.family,
+            domain: &name.domain,
+            family: name.family,
             resolver: match self.origin {
-                Origin::Resolverd => Some(&*self.stats[key.zone as usize].0),
+                Origin::Resolverd => Some(&*self.stats[name.zone as usize].0),
                 Origin::Server => None,
             },
         })?;
-        let flight = Flight {
-            zone: key.zone,
-            domain,
-            family: key.family,
-            message,
-            waiters: Vec::new(),
-            deadline: now + self.options.deadline,
-            sent: false,
-            resend: None,
-        };
-        self.flights.insert(id, flight);
-        self.unsent.push_back(id);
-        Ok(id)
+        let deadline = now + self.options.deadline;
+        Ok(self.flights.begin(id, name, message.into(), deadline))
     }
 
     fn zone(&mut self, resolver: &str) -> u32 {
@@ -230,54 +203,21 @@ impl State {
         }
     }
 
-    /// Hands the queries to send to `send`, at most `limit` of them; those sent over UDP come again if no answer does.
-    pub(super) fn take_unsent(&mut self, now: Instant, datagrams: bool, limit: usize, mut send: impl FnMut(&[u8])) {
-        for _ in 0..limit {
-            let Some(id) = self.unsent.pop_front() else {
-                return;
-            };
-            let Some(flight) = self.flights.get_mut(&id) else {
-                continue;
-            };
-            flight.sent = true;
-            flight.resend = datagrams.then(|| {
-                let pause = flight.resend.map_or(FIRST_RESEND, |(_, pause)| pause * 2);
-                (now + pause, pause)
-            });
-            send(&flight.message);
-        }
-    }
-
-    pub(super) fn has_unsent(&self) -> bool {
-        !self.unsent.is_empty()
-    }
-
-    pub(super) fn is_waiting(&self) -> bool {
-        !self.flights.is_empty()
-    }
-
-    /// The query with this id, to be sent on another way.
-    pub(super) fn message(&mut self, id: u16) -> Option<Vec<u8>> {
-        let flight = self.flights.get_mut(&id)?;
-        flight.resend = None;
-        Some(flight.message.clone())
-    }
-
     /// Whether `reply` answers a query that we sent.
-    pub(super) fn expects(&self, reply: &Reply) -> bool {
+    fn expects(&self, reply: &Reply) -> bool {
         self.flights
-            .get(&reply.id())
-            .is_some_and(|flight| flight.sent && reply.is_about(&flight.domain, flight.family))
+            .get(reply.id())
+            .is_some_and(|flight| flight.was_sent() && reply.is_about(&flight.key.domain, flight.key.family))
     }
 
     /// Ends the flight that `reply` answers.
-    pub(super) fn answered(&mut self, reply: &Reply, now: Instant) {
+    fn settle(&mut self, reply: &Reply, now: Instant) {
         self.link = Link::Up;
         if !self.expects(reply) {
             self.failed(reply.id(), ResolveError::BadResponse, now);
             return;
         }
-        let Some(mut flight) = self.land(reply.id()) else {
+        let Some(mut flight) = self.flights.land(reply.id()) else {
             return;
         };
         let (value, ttl) = match reply.answer(self.origin) {
@@ -297,7 +237,7 @@ impl State {
             }
         };
         if !ttl.is_zero() {
-            self.cache.put(&flight.key(), value.clone(), ttl, now);
+            self.cache.put(&flight.key.key(), value.clone(), ttl, now);
         }
         flight.tell(&value.map(|addresses| Answer {
             addresses,
@@ -306,124 +246,45 @@ impl State {
     }
 
     /// Ends the flight `id` without an answer, if it is still awaited.
-    pub(super) fn failed(&mut self, id: u16, error: ResolveError, now: Instant) {
-        if self.flights.get(&id).is_some_and(|flight| flight.sent)
-            && let Some(flight) = self.land(id)
+    fn failed(&mut self, id: u16, error: ResolveError, now: Instant) {
+        if self.flights.get(id).is_some_and(Flight::was_sent)
+            && let Some(flight) = self.flights.land(id)
         {
             self.fail(flight, error, now);
         }
     }
 
     /// Tells those who wait a stale answer rather than the failure.
-    fn fail(&mut self, mut flight: Flight, error: ResolveError, now: Instant) {
-        let outcome = match self.cache.usable(&flight.key(), now) {
-            Some(value) => {
-                self.cache.settle(&flight.key(), now + self.options.recheck);
-                self.stale_for(&flight, value)
-            }
-            None => Err(error),
-        };
-        flight.tell(&outcome);
+    fn fail(&mut self, mut flight: Flight<Self>, error: ResolveError, now: Instant) {
+        let outcome = self.stale(&flight.key, flight.waiters(), now);
+        flight.tell(&outcome.unwrap_or(Err(error)));
     }
 
-    /// The stale answer, counted for each who waits for it.
-    fn stale_for(&self, flight: &Flight, value: Value) -> Outcome {
-        for _ in &flight.waiters {
-            self.stats[flight.zone as usize].1.count(flight.family, Source::Stale);
+    /// The stale answer, if there is one, counted for each who waits for it.
+    fn stale(&mut self, name: &Name, waiters: usize, now: Instant) -> Option<Outcome> {
+        let key = name.key();
+        let value = self.cache.usable(&key, now)?;
+        self.cache.settle(&key, now + self.options.recheck);
+        for _ in 0..waiters {
+            self.stats[name.zone as usize].1.count(name.family, Source::Stale);
         }
-        value.map(|addresses| Answer {
+        Some(value.map(|addresses| Answer {
             addresses,
             source: Source::Stale,
-        })
-    }
-
-    /// Takes a flight out of all tables.
-    fn land(&mut self, id: u16) -> Option<Flight> {
-        let flight = self.flights.remove(&id)?;
-        self.by_name
-            .remove(&(flight.zone, flight.family, Arc::clone(&flight.domain)));
-        Some(flight)
-    }
-
-    /// Ends what is too old, and queues again what was sent over UDP and got no answer.
-    pub(super) fn tick(&mut self, now: Instant) {
-        let (late, again): (Vec<u16>, Vec<u16>) = self
-            .flights
-            .iter()
-            .filter(|(_, flight)| now >= flight.deadline || flight.resend.is_some_and(|(at, _)| now >= at))
-            .map(|(&id, _)| id)
-            .partition(|id| self.flights.get(id).is_some_and(|flight| now >= flight.deadline));
-        for id in again {
-            if let Some(flight) = self.flights.get_mut(&id)
-                && let Some((at, _)) = &mut flight.resend
-            {
-                *at = flight.deadline; // until it is sent
-                self.unsent.push_back(id);
-            }
-        }
-        for id in late {
-            self.expire(id, now);
-        }
+        }))
     }
 
     /// Ends a flight at its deadline; who joined it later goes on with a new one.
     fn expire(&mut self, id: u16, now: Instant) {
-        let Some(mut flight) = self.land(id) else {
+        let Some(mut flight) = self.flights.land(id) else {
             return;
         };
-        flight.waiters.retain(|waiter| !waiter.is_closed());
-        if flight.waiters.is_empty() {
+        if !flight.forget_gone() {
             return;
         }
-        let waiters = std::mem::take(&mut flight.waiters);
-        match self.flight(&flight.key(), now) {
-            Ok(next) => next.waiters = waiters,
-            Err(error) => {
-                flight.waiters = waiters;
-                flight.tell(&Err(error));
-            }
-        }
-    }
-
-    /// The connection stands.
-    pub(super) fn connected(&mut self) {
-        self.link = Link::Up;
-    }
-
-    /// Queues what was sent on an earlier connection, which will not be read again.
-    pub(super) fn send_all_again(&mut self) {
-        for (&id, flight) in &mut self.flights {
-            if std::mem::take(&mut flight.sent) {
-                flight.resend = None;
-                self.unsent.push_back(id);
-            }
-        }
-    }
-
-    /// The peer closed the connection while nothing was asked of it.
-    pub(super) fn closed_idle(&mut self) {
-        self.link = Link::Idle;
-    }
-
-    /// The peer can not be reached: whoever can live with a stale answer gets it now, the others wait.
-    pub(super) fn disconnected(&mut self, reason: String, now: Instant) {
-        if !matches!(self.link, Link::Down { .. }) {
-            self.link = Link::Down { since: now };
-        }
-        self.last_error = Some(reason);
-        let ids: Vec<u16> = self.flights.keys().copied().collect();
-        for id in ids {
-            let Some(mut flight) = self.flights.remove(&id) else {
-                continue;
-            };
-            if !flight.waiters.is_empty()
-                && let Some(value) = self.cache.usable(&flight.key(), now)
-            {
-                self.cache.settle(&flight.key(), now + self.options.recheck);
-                let outcome = self.stale_for(&flight, value);
-                flight.tell(&outcome);
-            }
-            self.flights.insert(id, flight);
+        match self.flight(&flight.key.key(), now) {
+            Ok(next) => flight.hand_over(next),
+            Err(error) => flight.tell(&Err(error)),
         }
     }
 
@@ -438,6 +299,87 @@ impl State {
 
     pub(super) fn stats(&self) -> Vec<(Arc<str>, Arc<ZoneStats>)> {
         self.stats.clone()
+    }
+}
+
+impl Asks for State {
+    type Id = u16;
+    type Key = Name;
+    type Outcome = Outcome;
+    type Detour = Pin<Box<dyn Future<Output = Retried> + Send>>;
+    type Detoured = Retried;
+
+    fn flights(&mut self) -> &mut Flights<Self> {
+        &mut self.flights
+    }
+
+    fn answered(&mut self, answer: Self::Answer, now: Instant) -> bool {
+        match answer {
+            Ok(reply) if self.flights.is_datagrams() => {
+                if !self.expects(&reply) {
+                    return false;
+                }
+                if reply.is_truncated() {
+                    self.truncated.push_back(reply.id());
+                } else {
+                    self.settle(&reply, now);
+                }
+            }
+            Ok(reply) => self.settle(&reply, now),
+            Err(id) => self.failed(id, ResolveError::BadResponse, now),
+        }
+        true
+    }
+
+    fn connected(&mut self) {
+        if !self.flights.is_datagrams() {
+            self.link = Link::Up;
+        }
+    }
+
+    /// Whoever can live with a stale answer gets it now, the others wait.
+    fn disconnected(&mut self, reason: &str, now: Instant) {
+        if !matches!(self.link, Link::Down { .. }) {
+            self.link = Link::Down { since: now };
+        }
+        self.last_error = Some(reason.to_owned());
+        for id in self.flights.ids() {
+            let awaited = self.flights.get(id).filter(|flight| flight.waiters() > 0);
+            let Some((name, waiters)) = awaited.map(|flight| (flight.key.clone(), flight.waiters())) else {
+                continue;
+            };
+            if let Some(outcome) = self.stale(&name, waiters, now)
+                && let Some(flight) = self.flights.get_mut(id)
+            {
+                flight.tell(&outcome);
+            }
+        }
+    }
+
+    fn closed_idle(&mut self) {
+        self.link = Link::Idle;
+    }
+
+    fn tick(&mut self, now: Instant) {
+        for id in self.flights.late(now) {
+            self.expire(id, now);
+        }
+    }
+
+    fn detour(&mut self, address: SocketAddr) -> Option<Self::Detour> {
+        while let Some(id) = self.truncated.pop_front() {
+            if let Some(query) = self.flights.divert(id) {
+                return Some(Box::pin(ask_over_tcp(address, id, query)));
+            }
+        }
+        None
+    }
+
+    fn detoured(&mut self, (id, result): Retried, now: Instant) {
+        match result {
+            Ok(reply) => self.settle(&reply, now),
+            Err(error) => self.failed(id, error, now),
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 use std::{
     future::pending,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
 };
 
@@ -52,7 +52,7 @@ impl Place {
     }
 
     fn resolver(&self) -> Resolver {
-        resolver(Peer::Unix(self.path.clone()))
+        resolver(Address::Unix(self.path.clone()))
     }
 }
 
@@ -61,7 +61,7 @@ fn spawn(future: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
     tokio::spawn(future)
 }
 
-fn resolver(peer: Peer) -> Resolver {
+fn resolver(peer: Address) -> Resolver {
     let (resolver, driver) = Resolver::new(peer, Options::default());
     spawn(driver.run());
     resolver
@@ -439,21 +439,21 @@ async fn a_stranger_on_the_socket_is_not_believed() {
     if !rustix::process::geteuid().is_root() {
         return; // root is always trusted, so only root can make a stranger
     }
-    let (_, driver) = Resolver::new(Peer::Unix("/nowhere".into()), Options::default());
+    let (_, driver) = Resolver::new(Address::Unix("/nowhere".into()), Options::default());
     assert!(driver.trusts(0));
     assert!(!driver.trusts(65534));
     let options = Options {
         peer_uid: Some(65534),
         ..Options::default()
     };
-    assert!(Resolver::new(Peer::Unix("/nowhere".into()), options).1.trusts(65534));
+    assert!(Resolver::new(Address::Unix("/nowhere".into()), options).1.trusts(65534));
 }
 
 #[tokio::test]
 async fn the_driver_ends_with_the_last_handle() {
     let place = Place::new();
     let _server = serve(place.listen(), |_| addresses(60));
-    let (resolver, driver) = Resolver::new(Peer::Unix(place.path.clone()), Options::default());
+    let (resolver, driver) = Resolver::new(Address::Unix(place.path.clone()), Options::default());
     let task = spawn(driver.run());
     let clone = resolver.clone();
     lookup(&resolver, "example.net").await.unwrap();
@@ -473,7 +473,7 @@ async fn packet(socket: &UdpSocket) -> (Request, SocketAddr) {
 #[tokio::test]
 async fn any_udp_server_will_do() {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    let resolver = resolver(Peer::Udp(socket.local_addr().unwrap()));
+    let resolver = resolver(Address::Udp(socket.local_addr().unwrap()));
     assert_eq!(resolver.condition().link, Link::Idle);
     let server = spawn(async move {
         let (request, from) = packet(&socket).await;
@@ -492,7 +492,7 @@ async fn any_udp_server_will_do() {
 #[tokio::test(start_paused = true)]
 async fn lost_packets_are_sent_again() {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    let resolver = resolver(Peer::Udp(socket.local_addr().unwrap()));
+    let resolver = resolver(Address::Udp(socket.local_addr().unwrap()));
     let server = spawn(async move {
         let (first, _) = packet(&socket).await;
         let (second, from) = packet(&socket).await;
@@ -509,7 +509,7 @@ async fn truncated_answers_are_fetched_over_tcp() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let socket = UdpSocket::bind(address).await.unwrap();
-    let resolver = resolver(Peer::Udp(address));
+    let resolver = resolver(Address::Udp(address));
     let server = spawn(async move {
         let many: Vec<IpAddr> = (0..100).map(|n| Ipv4Addr::new(192, 0, 2, n).into()).collect();
         let outcome = Outcome::Addresses {
@@ -542,7 +542,7 @@ async fn truncated_answers_are_fetched_over_tcp() {
 #[tokio::test]
 async fn a_tcp_server_may_close_between_queries() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let resolver = resolver(Peer::Tcp(listener.local_addr().unwrap()));
+    let resolver = resolver(Address::Tcp(listener.local_addr().unwrap()));
     let server = spawn(async move {
         for _ in 0..3 {
             let (mut stream, _) = listener.accept().await.unwrap();
@@ -568,7 +568,7 @@ async fn a_tcp_server_may_close_between_queries() {
 #[tokio::test(start_paused = true)]
 async fn a_closed_udp_port_fails_lookups_at_their_deadline() {
     let address = UdpSocket::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let resolver = resolver(Peer::Udp(address));
+    let resolver = resolver(Address::Udp(address));
     assert_eq!(
         lookup(&resolver, "example.net").await,
         Err(ResolveError::ConnectionRefused)
@@ -578,7 +578,7 @@ async fn a_closed_udp_port_fails_lookups_at_their_deadline() {
 #[tokio::test]
 async fn a_closed_udp_port_is_noticed_at_once() {
     let address = UdpSocket::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let resolver = resolver(Peer::Udp(address));
+    let resolver = resolver(Address::Udp(address));
     let start = Instant::now();
     tokio::select! {
         _ = lookup(&resolver, "example.net") => panic!("nobody answers"),

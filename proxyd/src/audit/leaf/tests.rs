@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use bytes::BytesMut;
-use sluice_wire::mint::{ErrorCode, MintRequest, MintResponse, Minted, PrivateKey, put_response, take_frame};
+use sluice_wire::mint::{ErrorCode, Form, MintRequest, MintResponse, Minted, PrivateKey, put_response, take_frame};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UdpSocket, UnixListener, UnixStream};
 
 use super::*;
+use crate::peer::Asks;
 
 /// A self-signed certificate and its key, in PEM; what it says matters to nobody here.
 static LEAF: LazyLock<(String, String)> = LazyLock::new(|| {
@@ -82,7 +83,7 @@ fn rig(options: Options) -> Rig {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("certgend.mint");
     let listener = UnixListener::bind(&path).unwrap();
-    let (leaves, driver) = Leaves::new(Generator::Unix(path), options);
+    let (leaves, driver) = Leaves::new(Address::Unix(path), options);
     sluice_lifecycle::Tasks::new().spawn(driver.run());
     Rig {
         _dir: dir,
@@ -205,7 +206,7 @@ async fn a_key_that_is_not_the_certificates_is_a_failure() {
 #[tokio::test]
 async fn a_generator_that_is_away_costs_a_moment_once_and_then_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    let (leaves, driver) = Leaves::new(Generator::Unix(dir.path().join("none")), Options::default());
+    let (leaves, driver) = Leaves::new(Address::Unix(dir.path().join("none")), Options::default());
     sluice_lifecycle::Tasks::new().spawn(driver.run());
     let failure = leaves.get(&Key::of_tls("a.test"), None).await.unwrap_err();
     assert!(matches!(failure, MintFailure::Unreachable(_)), "{failure}");
@@ -217,7 +218,7 @@ async fn a_generator_that_is_away_costs_a_moment_once_and_then_nothing() {
 #[tokio::test]
 async fn datagrams_are_asked_again_and_answered_by_name() {
     let generator = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    let (leaves, driver) = Leaves::new(Generator::Udp(generator.local_addr().unwrap()), Options::default());
+    let (leaves, driver) = Leaves::new(Address::Udp(generator.local_addr().unwrap()), Options::default());
     sluice_lifecycle::Tasks::new().spawn(driver.run());
     let asked = spawn_get(&leaves, "example.com");
     let mut packet = vec![0; 2048];
@@ -254,7 +255,7 @@ fn state(capacity: usize) -> (State, impl Fn(u64) -> Instant) {
         capacity,
         ..Options::default()
     };
-    (State::new(options, Form::Stream), move |secs| {
+    (State::new(options, false), move |secs| {
         start + Duration::from_secs(secs)
     })
 }
@@ -263,11 +264,8 @@ fn settle(state: &mut State, host: &str, outcome: Result<Minted, MintError>, now
     let key = Key::of_tls(host);
     state.refresh(&key, None, now);
     let mut request = None;
-    while state.has_unsent() {
-        state.take_unsent(now, |message| {
-            request = MintRequest::take(&message[4..], Form::Stream).ok();
-        });
-    }
+    let mut read = |message: &[u8]| request = MintRequest::take(&message[4..], Form::Stream).ok();
+    while state.flights.take_unsent(now, &mut read) {}
     let request = request.unwrap();
     assert_eq!(request.host, host);
     assert!(state.answered(answer(&request, outcome), now));
@@ -307,6 +305,7 @@ fn an_old_leaf_goes_on_while_the_generator_is_away_or_fails_but_not_against_its_
         Begun::Known(Err(MintFailure::Unreachable(_)))
     ));
     state.connected();
+    state.flights.send_all_again();
     settle(&mut state, "a.test", Err(refusal(ErrorCode::Failed)), at(1003));
     assert!(state.give_up(&key, Duration::ZERO, at(1004)).is_ok());
     settle(&mut state, "a.test", Err(refusal(ErrorCode::NeverMint)), at(1005));
