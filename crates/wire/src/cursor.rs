@@ -1,6 +1,6 @@
 //! Taking big-endian numbers and counted bytes off the front of a slice, as msgpack has them.
 
-/// The bytes end in the middle of a value.
+/// The bytes end in the middle of a value, or are none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Cut;
 

@@ -15,3 +15,4 @@ mod cursor;
 pub mod dns;
 pub mod dump;
 pub mod mint;
+mod msgpack;

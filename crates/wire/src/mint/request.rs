@@ -5,7 +5,7 @@ use bytes::BytesMut;
 use super::{
     Certificate, Form, FrameError, MAX_HOST, Problem, Rejected, Service, Usage, VERSION,
     frame::put_frame,
-    msgpack::{Value, plain_key, put_bin, put_map, put_str, put_uint},
+    msgpack::{Item, put_bin, put_map, put_str, put_uint},
 };
 
 /// What proxyd asks for: a certificate for a host that looks like the one it saw.
@@ -70,13 +70,10 @@ impl Field {
         form == Form::Stream || !matches!(self, Self::Id | Self::Version)
     }
 
-    fn of(value: Value<'_>, form: Form) -> Option<Self> {
-        let known = |key: &Self| match value {
-            Value::Uint(number) => u64::from(key.id()) == number,
-            Value::Str(bytes) => plain_key(bytes).is_some_and(|name| name == key.name()),
-            _ => false,
-        };
-        Self::ALL.into_iter().find(known).filter(|key| key.is_in(form))
+    fn of(value: Item<'_>, form: Form) -> Option<Self> {
+        let mut all = Self::ALL.into_iter();
+        all.find(|key| value.is_key(key.id(), key.name()))
+            .filter(|key| key.is_in(form))
     }
 }
 
@@ -147,13 +144,13 @@ impl MintRequest {
     }
 
     fn fill(&mut self, mut input: &[u8], form: Form) -> Result<(), Problem> {
-        match Value::take(&mut input)? {
-            Value::Map(pairs) => {
+        match Item::take(&mut input)? {
+            Item::Map(pairs) => {
                 for _ in 0..pairs {
                     self.take_pair(&mut input, form)?;
                 }
             }
-            host @ Value::Str(_) => self.host = take_host(host)?,
+            host @ Item::Str(_) => self.host = take_host(host)?,
             _ => return Err(Problem::NotAMap),
         }
         if !input.is_empty() {
@@ -166,13 +163,13 @@ impl MintRequest {
     }
 
     fn take_pair(&mut self, input: &mut &[u8], form: Form) -> Result<(), Problem> {
-        let key = Value::take(input)?;
+        let key = Item::take(input)?;
         key.skip_rest(input)?;
-        let value = Value::take(input)?;
+        let value = Item::take(input)?;
         let Some(key) = Field::of(key, form) else {
             return match form {
                 Form::Datagram => Err(Problem::UnknownKey),
-                Form::Stream => value.skip_rest(input),
+                Form::Stream => Ok(value.skip_rest(input)?),
             };
         };
         let bad = Problem::BadValue { key: key.name() };
@@ -182,8 +179,8 @@ impl MintRequest {
             Field::Usage => self.usage = take_usage(value).ok_or(bad)?,
             Field::Cert => {
                 self.cert = Some(match value {
-                    Value::Bin(der) => Certificate::Der(der.to_vec()),
-                    Value::Str(_) => Certificate::Pem(value.text().ok_or(bad)?),
+                    Item::Bin(der) => Certificate::Der(der.to_vec()),
+                    Item::Str(_) => Certificate::Pem(value.text().ok_or(bad)?),
                     _ => return Err(bad),
                 });
             }
@@ -196,7 +193,7 @@ impl MintRequest {
     }
 }
 
-fn take_host(value: Value<'_>) -> Result<String, Problem> {
+fn take_host(value: Item<'_>) -> Result<String, Problem> {
     let host = value.text().ok_or(Problem::BadValue { key: "host" })?;
     match host.len() {
         length if length > MAX_HOST => Err(Problem::TooLongHost { length }),
@@ -204,12 +201,12 @@ fn take_host(value: Value<'_>) -> Result<String, Problem> {
     }
 }
 
-pub(super) fn take_service(value: Value<'_>) -> Option<Service> {
+pub(super) fn take_service(value: Item<'_>) -> Option<Service> {
     let by_number = |number| Service::ALL.into_iter().find(|known| u64::from(known.id()) == number);
     value.choice(by_number, Service::of_name)
 }
 
-pub(super) fn take_usage(value: Value<'_>) -> Option<Usage> {
+pub(super) fn take_usage(value: Item<'_>) -> Option<Usage> {
     let by_number = |number| Usage::ALL.into_iter().find(|known| u64::from(known.id()) == number);
     value.choice(by_number, Usage::of_name)
 }

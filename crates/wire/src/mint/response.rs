@@ -5,7 +5,7 @@ use bytes::BytesMut;
 use super::{
     ErrorCode, Form, FrameError, MintError, PrivateKey, Problem, Service, Usage, VERSION,
     frame::put_frame,
-    msgpack::{Value, plain_key, put_bin, put_map, put_str, put_uint},
+    msgpack::{Item, put_bin, put_map, put_str, put_uint},
     request::{take_service, take_usage},
 };
 
@@ -104,13 +104,10 @@ impl Field {
         form == Form::Stream || !matches!(self, Self::Id | Self::Version | Self::Error | Self::ErrorText)
     }
 
-    fn of(value: Value<'_>, form: Form) -> Option<Self> {
-        let known = |key: &Self| match value {
-            Value::Uint(number) => u64::from(key.id()) == number,
-            Value::Str(bytes) => plain_key(bytes).is_some_and(|name| name == key.name()),
-            _ => false,
-        };
-        Self::ALL.into_iter().find(known).filter(|key| key.is_in(form))
+    fn of(value: Item<'_>, form: Form) -> Option<Self> {
+        let mut all = Self::ALL.into_iter();
+        all.find(|key| value.is_key(key.id(), key.name()))
+            .filter(|key| key.is_in(form))
     }
 }
 
@@ -201,7 +198,7 @@ impl MintResponse {
     /// [`Problem`] tells what is wrong: no msgpack, a value of another type, or a certificate without all its parts.
     pub fn take(message: &[u8], form: Form) -> Result<Self, Problem> {
         let mut input = message;
-        let Value::Map(pairs) = Value::take(&mut input)? else {
+        let Item::Map(pairs) = Item::take(&mut input)? else {
             return Err(Problem::NotAMap);
         };
         let mut reading = Reading::new();
@@ -238,11 +235,11 @@ impl Reading {
     }
 
     fn take_pair(&mut self, input: &mut &[u8], form: Form) -> Result<(), Problem> {
-        let key = Value::take(input)?;
+        let key = Item::take(input)?;
         key.skip_rest(input)?;
-        let value = Value::take(input)?;
+        let value = Item::take(input)?;
         let Some(key) = Field::of(key, form) else {
-            return value.skip_rest(input);
+            return Ok(value.skip_rest(input)?);
         };
         let bad = Problem::BadValue { key: key.name() };
         match key {
@@ -252,8 +249,8 @@ impl Reading {
             Field::Cert => self.chain = Some(take_chain(value, input)?),
             Field::Key => {
                 self.key = Some(match value {
-                    Value::Bin(der) => PrivateKey::Der(der.to_vec()),
-                    Value::Str(_) => PrivateKey::Pem(value.text().ok_or(bad)?),
+                    Item::Bin(der) => PrivateKey::Der(der.to_vec()),
+                    Item::Str(_) => PrivateKey::Pem(value.text().ok_or(bad)?),
                     _ => return Err(bad),
                 });
             }
@@ -295,9 +292,9 @@ impl Reading {
 }
 
 /// A chain: PEM as text or as bytes, or a list of such.
-fn take_chain(value: Value<'_>, input: &mut &[u8]) -> Result<String, Problem> {
+fn take_chain(value: Item<'_>, input: &mut &[u8]) -> Result<String, Problem> {
     let bad = Problem::BadValue { key: "cert" };
-    let Value::Array(count) = value else {
+    let Item::Array(count) = value else {
         return pem(value).ok_or(bad);
     };
     if count > MAX_CHAIN {
@@ -305,7 +302,7 @@ fn take_chain(value: Value<'_>, input: &mut &[u8]) -> Result<String, Problem> {
     }
     let mut chain = String::new();
     for _ in 0..count {
-        let one = pem(Value::take(input)?).ok_or(bad)?;
+        let one = pem(Item::take(input)?).ok_or(bad)?;
         chain.push_str(&one);
         if !one.ends_with('\n') {
             chain.push('\n');
@@ -314,9 +311,9 @@ fn take_chain(value: Value<'_>, input: &mut &[u8]) -> Result<String, Problem> {
     Ok(chain)
 }
 
-fn pem(value: Value<'_>) -> Option<String> {
+fn pem(value: Item<'_>) -> Option<String> {
     match value {
-        Value::Str(_) | Value::Bin(_) => value.text(),
+        Item::Str(_) | Item::Bin(_) => value.text(),
         _ => None,
     }
 }
