@@ -60,6 +60,35 @@ pub(crate) struct Found {
     pub(crate) ttl: u32,
 }
 
+/// Asks for `domain`, and for what its aliases lead to where the servers did not follow them to the end.
+///
+/// # Errors
+/// The first failure of `ask`.
+pub(crate) async fn follow<A>(domain: &str, ask: impl Fn(String) -> A) -> Result<Found, Failure>
+where
+    A: Future<Output = Result<Answer, Failure>>,
+{
+    let mut name = domain.to_owned();
+    let mut ttl = MAX_TTL;
+    for _ in 0..=MAX_ALIASES {
+        let answer = ask(name).await?;
+        ttl = ttl.min(answer.ttl.unwrap_or(MAX_TTL));
+        match answer.alias {
+            Some(alias) if answer.addresses.is_empty() => name = alias,
+            _ => {
+                return Ok(Found {
+                    addresses: answer.addresses,
+                    ttl,
+                });
+            }
+        }
+    }
+    Ok(Found {
+        addresses: Vec::new(),
+        ttl,
+    }) // an endless chain leads to no address
+}
+
 /// A set of name servers and the way to use them.
 pub(crate) struct Stub {
     servers: Vec<Arc<Server>>,
@@ -87,25 +116,7 @@ impl Stub {
     /// # Errors
     /// The failure of the last server that was asked, or a time-out.
     pub(crate) async fn query(&self, domain: &str, family: Family) -> Result<Found, Failure> {
-        let mut name = domain.to_owned();
-        let mut ttl = MAX_TTL;
-        for _ in 0..=MAX_ALIASES {
-            let answer = self.ask(&name, family).await?;
-            ttl = ttl.min(answer.ttl.unwrap_or(MAX_TTL));
-            match answer.alias {
-                Some(alias) if answer.addresses.is_empty() => name = alias,
-                _ => {
-                    return Ok(Found {
-                        addresses: answer.addresses,
-                        ttl,
-                    });
-                }
-            }
-        }
-        Ok(Found {
-            addresses: Vec::new(),
-            ttl,
-        }) // an endless chain leads to no address
+        follow(domain, |name| async move { self.ask(&name, family).await }).await
     }
 
     /// Walks the plan for one name: the next step is taken when the last one's time is over or everybody asked has

@@ -8,21 +8,18 @@ use std::{
 };
 
 use c_ares_resolver::{FutureResolver, Options};
-use sluice_wire::dns::{Answer, Family, MAX_TTL, Origin, Reply, ResolveError};
+use sluice_wire::dns::{Answer, Family, Origin, Reply, ResolveError};
 use tokio::time::Instant;
 
 use super::CAresConfig;
 use crate::{
     cache::Failure,
     kind::BuildError,
-    stub::{Condition, Found},
+    stub::{Condition, Found, follow},
 };
 
 /// The class of the internet, as in a question.
 const IN: u16 = 1;
-
-/// The most aliases that are followed with queries of their own.
-const MAX_ALIASES: usize = 8;
 
 /// A channel of c-ares, which has a thread of its own.
 pub(crate) struct Channel {
@@ -97,25 +94,7 @@ impl Channel {
     /// # Errors
     /// What c-ares says.
     pub(crate) async fn query(&self, domain: &str, family: Family) -> Result<Found, Failure> {
-        let mut name = domain.to_owned();
-        let mut ttl = MAX_TTL;
-        for _ in 0..=MAX_ALIASES {
-            let answer = self.ask(&name, family).await?;
-            ttl = ttl.min(answer.ttl.unwrap_or(MAX_TTL));
-            match answer.alias {
-                Some(alias) if answer.addresses.is_empty() => name = alias,
-                _ => {
-                    return Ok(Found {
-                        addresses: answer.addresses,
-                        ttl,
-                    });
-                }
-            }
-        }
-        Ok(Found {
-            addresses: Vec::new(),
-            ttl,
-        })
+        follow(domain, |name| async move { self.ask(&name, family).await }).await
     }
 
     async fn ask(&self, domain: &str, family: Family) -> Result<Answer, Failure> {
