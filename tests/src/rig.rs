@@ -36,6 +36,8 @@ pub struct Keys<'a> {
     pub certgend: &'a str,
     /// Of the HTTP proxy.
     pub server: &'a str,
+    /// Of the escaper.
+    pub escaper: &'a str,
     /// More sections.
     pub sections: &'a str,
 }
@@ -70,12 +72,13 @@ impl Rig {
             client,
             certgend,
             server,
+            escaper,
             sections,
         } = keys;
         let group = Group::new(&format!(
             "resolver: [{{name: dns, type: deny_all}}]
 escaper:
-  - {{name: out, type: direct_fixed, resolver: dns, egress_network_filter: {{default: allow, allow: [127.0.0.0/8]}}}}
+  - {{name: out, type: direct_fixed, resolver: dns, egress_network_filter: {{default: allow, allow: [127.0.0.0/8]}}, {escaper}}}
 auditor:
   - name: audit
     tls_cert_agent: {{{agent}}}

@@ -5,7 +5,7 @@
 //!
 //! - [`Daemon`] runs one of our binaries, found beside the test's own executable; [`Group`] is the configuration and the
 //!   runtime directory that several of them share. In its YAML `%http%` stands for a free port of that name.
-//! - [`Origin`] answers for the far side: a script of your own, an echo, HTTP; [`UdpEcho`] over UDP. [`Nginx`], [`Httpbin`] and [`Dnsmasq`] are
+//! - [`Origin`] answers for the far side: a script of your own, an echo, HTTP; [`UdpEcho`] over UDP. [`Nginx`], [`Httpbin`], [`Hypercorn`] and [`Dnsmasq`] are
 //!   other people's.
 //! - [`curl()`], [`Wire`] and [`UdpAssociation`] ask for the near side; [`Ca`] makes certificates, [`Statsd`] takes
 //!   metrics.
@@ -48,7 +48,7 @@ pub use nginx::Nginx;
 pub use origin::{Conn, Origin, Request};
 pub use ports::Port;
 pub use process::{Exited, Process, binary, sluicectl};
-pub use python::{Httpbin, python};
+pub use python::{Httpbin, Hypercorn, python};
 pub use statsd::{Statsd, StatsdLine};
 pub use wire::{Answer, Wire};
 
