@@ -1,5 +1,7 @@
 //! The control methods that only proxyd has.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -84,11 +86,13 @@ async fn pass_on(path: &Path, method: &str, params: Passed) -> Result<Value, Err
 }
 
 /// Tells resolverd to reload too, as SIGHUP to proxyd promises.
+///
+/// One that has a user of its own would not listen: there the service manager tells both.
 pub(crate) async fn reload_resolverd(runtime_dir: &Path) {
     let path = sluice_control::paths::socket(runtime_dir, "resolverd");
-    if path.exists()
-        && let Err(error) = pass_on(&path, "reload", Passed(json!({}))).await
-    {
+    let own = rustix::process::geteuid().as_raw();
+    let listens = fs::metadata(&path).is_ok_and(|socket| own == 0 || socket.uid() == own);
+    if listens && let Err(error) = pass_on(&path, "reload", Passed(json!({}))).await {
         warn!("resolverd did not reload"; "error" => %error);
     }
 }
