@@ -275,6 +275,34 @@ async fn a_client_that_does_not_trust_us_is_logged_with_its_alert() {
     rig.stop().await;
 }
 
+/// TLS-11: servers take all of these, so they must be no way around the interception.
+#[tokio::test]
+async fn a_hello_that_no_client_should_send_is_refused_unseen_by_the_upstream() {
+    let origin = Origin::echo();
+    let rig = Rig::start(&Ca::new(), Keys::default()).await;
+    let hello = b"\x16\x03\x01\x00\x2f\x01\x00\x00\x2b\x03\x03";
+    let random = [7; 41];
+    let empty_record_first = [b"\x16\x03\x01\x00\x00", &hello[..], &random].concat();
+    let empty_record_between = [b"\x16\x03\x01\x00\x01\x01\x16\x03\x01\x00\x00", &hello[6..], &random].concat();
+    let version_of_record = [b"\x16\x03\xff\x00\x2f", &hello[5..], &random].concat();
+    let more = [b"\x16\x03\x01\x40\x00", &[7; 1 << 14][..]].concat().repeat(4);
+    let large = [b"\x16\x03\x01\x00\x06\x01\x01\x00\x00\x03\x03", &more[..]].concat();
+    let rows = [empty_record_first, empty_record_between, version_of_record, large];
+    for (count, bytes) in rows.iter().enumerate() {
+        let mut wire = rig.proxyd.http_connect(origin.addr()).await;
+        wire.try_send(bytes).await;
+        // A fatal alert.
+        let answer = wire.rest().await;
+        assert!(
+            answer.len() == 7 && answer[0] == 21 && answer[5] == 2,
+            "row {count}: {answer:?}"
+        );
+        assert_eventually!(rig.intercepted("TlsHandshake").len() == count + 1);
+    }
+    assert!(origin.received().concat().is_empty());
+    rig.stop().await;
+}
+
 /// TLS-07.
 #[tokio::test]
 async fn a_client_that_stops_in_its_handshake_is_timed_out() {

@@ -47,7 +47,7 @@ impl<'a> Handshake<'a> {
                 // TLCP has version 1.1 in its records.
                 [_, major, ..] if major != 3 && major != 1 => return Err(HelloError::Record),
                 [_, 1, minor, ..] if minor != 1 => return Err(HelloError::Record),
-                [_, 3, minor, ..] if minor > 4 => return Err(HelloError::Record),
+                // Of version 3 any minor one: servers ignore it (RFC 8446 §5.1).
                 _ => {}
             }
             let Some((&[_, _, _, high, low], rest)) = bytes.split_first_chunk::<5>() else {

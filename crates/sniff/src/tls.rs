@@ -18,15 +18,15 @@ pub(crate) fn client(bytes: &[u8]) -> Verdict {
 }
 
 /// In records (RFC 8446 §5.1): the version that the hello itself names counts.
+///
+/// What no client should send but servers take, an empty record or a hello of great length, is TLS all the same: else
+/// it would be a way around whoever looks into TLS.
 fn modern(bytes: &[u8]) -> Verdict {
     match Handshake::gather(bytes, 6) {
-        Err(HelloError::Record | HelloError::EmptyRecord | HelloError::TooLong { .. } | HelloError::Malformed) => {
-            Verdict::Not
-        }
+        Err(HelloError::EmptyRecord) => Verdict::Is(Protocol::TlsModern),
+        Err(HelloError::Record | HelloError::TooLong { .. } | HelloError::Malformed) => Verdict::Not,
         Ok(handshake) => match *handshake.bytes() {
             [kind, ..] if kind != CLIENT_HELLO => Verdict::Not,
-            // No hello has 64 KiB and more.
-            [_, length, ..] if length != 0 => Verdict::Not,
             [_, _, _, _, major, minor, ..] => match (major, minor) {
                 (1, 1) => Verdict::Is(Protocol::TlsTlcp),
                 (3, 0) => Verdict::Is(Protocol::SslLegacy),

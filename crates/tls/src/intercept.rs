@@ -92,6 +92,10 @@ impl Hello {
                     let mut reply = Vec::new();
                     // Writing to a vector cannot fail.
                     let _ = alert.write_all(&mut reply);
+                    if reply.is_empty() {
+                        // Of what is no message at all the library says nothing.
+                        reply.extend_from_slice(&Alert::DECODE_ERROR.fatal_record());
+                    }
                     return Err(HelloError { error, reply });
                 }
             }
