@@ -6,6 +6,7 @@
 //! has been.
 
 mod body;
+mod head;
 mod run;
 mod stream;
 

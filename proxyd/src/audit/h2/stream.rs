@@ -17,8 +17,12 @@ use thiserror::Error;
 use tokio::time::{Instant, timeout};
 
 use super::body::{self, Broken};
+use super::head::{self, Malformed};
 use super::{Admission, Watch, until};
 use crate::audit::websocket::Handshake;
+
+/// An upstream may send so many 1xx at once, and in each second as many as a tenth of that.
+const MAX_INTERIM: u64 = 100;
 
 /// What a stream is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,8 +77,14 @@ pub(crate) enum StreamError {
     Forbidden(Box<str>),
     #[error("the upstream takes no more requests on this connection")]
     GoneAway,
+    #[error("a malformed request: {0}")]
+    Malformed(#[from] Malformed),
+    #[error("the upstream sends interim responses without end")]
+    InterimFlood,
     #[error("extended CONNECT for `{0}` is not passed on")]
     Protocol(Box<str>),
+    #[error("the upstream switches protocols, which HTTP/2 does not know")]
+    SwitchingProtocols,
     #[error("the upstream's stream failed: {0}")]
     Upstream(h2::Error),
     #[error("reset by the upstream: {0}")]
@@ -157,6 +167,7 @@ fn admit(
     settings: &H2Interception,
     watch: &impl Watch,
 ) -> Result<request::Parts, StreamError> {
+    head::check(&head)?;
     if let StreamKind::ExtendedConnect(protocol) = kind {
         match watch.admit(protocol) {
             Admission::Passed => {}
@@ -192,9 +203,12 @@ fn refuse(error: &StreamError, respond: &mut SendResponse<Bytes>, can_respond: b
     let status = match error {
         StreamError::Expectation => StatusCode::EXPECTATION_FAILED,
         StreamError::Forbidden(_) => StatusCode::FORBIDDEN,
+        StreamError::Malformed(_) => StatusCode::BAD_REQUEST,
         StreamError::Protocol(_) => StatusCode::NOT_IMPLEMENTED,
         StreamError::UpstreamSilent => StatusCode::GATEWAY_TIMEOUT,
-        StreamError::Upstream(error) if !error.is_go_away() => StatusCode::BAD_GATEWAY,
+        StreamError::InterimFlood | StreamError::SwitchingProtocols => StatusCode::BAD_GATEWAY,
+        // A connection that we have ended for what the upstream has sent is the upstream's failure, too.
+        StreamError::Upstream(error) if !(error.is_go_away() && error.is_remote()) => StatusCode::BAD_GATEWAY,
         StreamError::GoneAway | StreamError::UpstreamFull => {
             // Not processed, so that the client may try again elsewhere (RFC 9113 §8.7).
             respond.send_reset(Reason::REFUSED_STREAM);
@@ -283,7 +297,7 @@ impl Exchange<'_> {
         let mut uploading = !ends_at_once;
 
         // The response's head, while the request goes on.
-        let mut answer = pin!(Answer { response, respond });
+        let mut answer = pin!(Answer::new(response, respond));
         let mut deadline = (!uploading).then(|| Instant::now() + settings.rsp_header_recv_timeout.0);
         let (parts, mut from_upstream) = loop {
             tokio::select! {
@@ -356,6 +370,34 @@ impl Exchange<'_> {
 struct Answer<'e> {
     response: ResponseFuture,
     respond: &'e mut SendResponse<Bytes>,
+    /// Interim responses so far; nothing but their number bounds what waits for a client that reads none.
+    interim: u64,
+    since: Instant,
+}
+
+impl<'e> Answer<'e> {
+    fn new(response: ResponseFuture, respond: &'e mut SendResponse<Bytes>) -> Self {
+        Self {
+            response,
+            respond,
+            interim: 0,
+            since: Instant::now(),
+        }
+    }
+
+    /// Hands an interim response on.
+    fn pass(&mut self, interim: Response<()>) -> Result<(), StreamError> {
+        let (parts, ()) = interim.into_parts();
+        if parts.status == StatusCode::SWITCHING_PROTOCOLS {
+            return Err(StreamError::SwitchingProtocols);
+        }
+        self.interim += 1;
+        if self.interim > MAX_INTERIM + self.since.elapsed().as_secs() * MAX_INTERIM / 10 {
+            return Err(StreamError::InterimFlood);
+        }
+        let head = client_head(parts.status, parts.headers);
+        self.respond.send_informational(head).map_err(client_error)
+    }
 }
 
 impl Future for Answer<'_> {
@@ -364,10 +406,8 @@ impl Future for Answer<'_> {
     fn poll(mut self: std::pin::Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         while let Poll::Ready(Some(Ok(interim))) = this.response.poll_informational(cx) {
-            let (parts, ()) = interim.into_parts();
-            let head = client_head(parts.status, parts.headers);
-            if let Err(error) = this.respond.send_informational(head) {
-                return Poll::Ready(Err(client_error(error)));
+            if let Err(error) = this.pass(interim) {
+                return Poll::Ready(Err(error));
             }
         }
         if let Poll::Ready(response) = std::pin::Pin::new(&mut this.response).poll(cx) {
@@ -397,6 +437,7 @@ fn upstream_error(error: h2::Error) -> StreamError {
         Some(reason) if error.is_reset() && error.is_remote() => StreamError::UpstreamReset(reason),
         // Streams beyond the last one that a GOAWAY names have not been processed.
         Some(Reason::REFUSED_STREAM) => StreamError::GoneAway,
+        Some(Reason::NO_ERROR) if error.is_go_away() && error.is_remote() => StreamError::GoneAway,
         _ => StreamError::Upstream(error),
     }
 }

@@ -4,7 +4,7 @@ use h2::ext::Protocol;
 use h2::server::SendResponse;
 use h2::{RecvStream, SendStream};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
-use tokio::io::{DuplexStream, duplex};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 use tokio::task::JoinSet;
 
 use super::*;
@@ -441,6 +441,69 @@ async fn interim_responses_come_before_the_final_one() {
     );
     taken.answer(200, true);
     assert_eq!(stage.drive(response).await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn what_no_upstream_may_answer_is_a_502() {
+    for (status, times, wanted) in [
+        (103, 101, "interim responses without end"),
+        (101, 1, "switches protocols"),
+    ] {
+        let mut stage = Stage::new(settings()).await;
+        let (response, _body, mut taken) = stage.ask(get("https://o.test/"), true).await;
+        for _ in 0..times {
+            let interim = Response::builder().status(status).body(()).unwrap();
+            taken.respond.send_informational(interim).unwrap();
+        }
+        assert_eq!(stage.drive(response).await.unwrap().status(), 502);
+        let error = stage.seen.0.lock().unwrap()[0].error.take().unwrap();
+        assert!(error.to_string().contains(wanted), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_malformed_request_goes_nowhere() {
+    let mut stage = Stage::new(settings()).await;
+    let two_hosts = Request::get("https://o.test/")
+        .header("host", "p.test")
+        .body(())
+        .unwrap();
+    let (response, _body) = stage.client.send_request(two_hosts, true).unwrap();
+    assert_eq!(stage.drive(response).await.unwrap().status(), 400);
+}
+
+/// Reads frames from a client up to one of a type.
+async fn read_up_to(wanted: u8, from: &mut DuplexStream) {
+    loop {
+        let mut head = [0; 9];
+        from.read_exact(&mut head).await.unwrap();
+        let mut payload = vec![0; usize::from(u16::from_be_bytes([head[1], head[2]]))];
+        from.read_exact(&mut payload).await.unwrap();
+        if head[3] == wanted {
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_an_upstream_did_not_take_before_it_went_away_may_be_made_again() {
+    let (near, far) = duplex(1 << 16);
+    let (to_upstream, mut upstream) = duplex(1 << 16);
+    let seen: &'static Seen = Box::leak(Box::default());
+    let mut ended = JoinSet::new();
+    ended.spawn(async move { intercept(far, to_upstream, &settings(), IDLE, &seen).await.1 });
+    upstream.write_all(b"\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    let (mut client, connection) = client::handshake(near).await.unwrap();
+    let mut client_ended = JoinSet::new();
+    client_ended.spawn(connection);
+    let (response, _body) = client.send_request(get("https://o.test/"), true).unwrap();
+    upstream.read_exact(&mut [0; 24]).await.unwrap();
+    read_up_to(1, &mut upstream).await;
+    let goaway = b"\0\0\x08\x07\0\0\0\0\0\0\0\0\0\0\0\0\0";
+    upstream.write_all(goaway).await.unwrap();
+    let error = response.await.unwrap_err();
+    assert!(error.is_reset() && error.is_remote(), "{error:?}");
+    assert_eq!(error.reason(), Some(Reason::REFUSED_STREAM));
 }
 
 #[tokio::test]
