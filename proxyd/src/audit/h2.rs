@@ -6,6 +6,7 @@
 //! has been.
 
 mod body;
+mod guard;
 mod head;
 mod run;
 mod stream;
@@ -25,6 +26,7 @@ use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 
+use self::guard::{Guarded, Offence, Offences};
 pub(crate) use self::run::run;
 pub(crate) use self::stream::{StreamError, StreamKind, StreamNote};
 
@@ -75,6 +77,8 @@ pub(crate) enum H2Error {
     Client(h2::Error),
     #[error("the client resets too many of its requests at once")]
     ClientFlood,
+    #[error("the client sends {0}")]
+    ClientFrames(Offence),
     #[error("no HTTP/2 preface from the client within {0:?}")]
     ClientPreface(Duration),
     #[error("the client did not answer a PING within {0:?}")]
@@ -85,6 +89,8 @@ pub(crate) enum H2Error {
     Upstream(h2::Error),
     #[error("the upstream closed the connection before its HTTP/2 SETTINGS")]
     UpstreamClosed,
+    #[error("the upstream sends {0}")]
+    UpstreamFrames(Offence),
     #[error("no HTTP/2 SETTINGS from the upstream within {0:?}")]
     UpstreamSettings(Duration),
     #[error("the upstream did not answer a PING within {0:?}")]
@@ -108,26 +114,28 @@ where
     U: AsyncRead + AsyncWrite + Unpin,
     W: Watch,
 {
+    let (client, of_client) = Guarded::client(client);
+    let (upstream, of_upstream) = Guarded::upstream(upstream);
+    let offences = [of_client, of_upstream];
     let ((client, client_cork), (upstream, upstream_cork)) = (corked(client), corked(upstream));
-    match open(client, upstream, settings).await {
+    match open(client, upstream, &offences, settings).await {
         Ok((client, requests, upstream)) => {
-            let corks = Corks(client_cork, upstream_cork);
-            Pair::new(client, requests, upstream, settings, idle, watch)
-                .run(&corks)
-                .await
+            let pair = Pair::new(client, requests, upstream, offences, settings, idle, watch);
+            pair.run(&Corks(client_cork, upstream_cork)).await
         }
         Err(error) => (Counts::default(), Err(error)),
     }
 }
 
-type ClientConn<C> = server::Connection<Corked<C>, Bytes>;
-type UpstreamConn<U> = client::Connection<Corked<U>, Bytes>;
+type ClientConn<C> = server::Connection<Corked<Guarded<C>>, Bytes>;
+type UpstreamConn<U> = client::Connection<Corked<Guarded<U>>, Bytes>;
 type Requests = client::SendRequest<Bytes>;
 
 /// Shakes hands with the upstream first: what the client may do depends on it.
 async fn open<C, U>(
-    client: Corked<C>,
-    upstream: Corked<U>,
+    client: Corked<Guarded<C>>,
+    upstream: Corked<Guarded<U>>,
+    [_, of_upstream]: &[Offences; 2],
     settings: &H2Interception,
 ) -> Result<(ClientConn<C>, Requests, UpstreamConn<U>), H2Error>
 where
@@ -135,7 +143,7 @@ where
     U: AsyncRead + AsyncWrite + Unpin,
 {
     let limit = settings.upstream_handshake_timeout.0;
-    let (requests, upstream) = timeout(limit, open_upstream(upstream, settings))
+    let (requests, upstream) = timeout(limit, open_upstream(upstream, of_upstream, settings))
         .await
         .unwrap_or(Err(H2Error::UpstreamSettings(limit)))?;
     let its_streams = u32::try_from(requests.current_max_send_streams()).unwrap_or(u32::MAX);
@@ -159,7 +167,8 @@ where
 }
 
 async fn open_upstream<U>(
-    upstream: Corked<U>,
+    upstream: Corked<Guarded<U>>,
+    offences: &Offences,
     settings: &H2Interception,
 ) -> Result<(Requests, UpstreamConn<U>), H2Error>
 where
@@ -178,6 +187,9 @@ where
         .map_err(H2Error::Upstream)?;
     poll_fn(|cx| {
         let polled = Pin::new(&mut connection).poll(cx);
+        if let Some(offence) = offences.get() {
+            return Poll::Ready(Err(H2Error::UpstreamFrames(offence)));
+        }
         match polled {
             _ if requests.current_max_send_streams() != NO_SETTINGS => Poll::Ready(Ok(())),
             Poll::Ready(Err(error)) => Poll::Ready(Err(H2Error::Upstream(error))),
@@ -211,6 +223,8 @@ struct Pair<'s, C, U, W> {
     requests: Option<Requests>,
     /// `None` once it has ended.
     upstream: Option<UpstreamConn<U>>,
+    /// The client's and the upstream's.
+    offences: [Offences; 2],
     pings: [Pings; 2],
     settings: &'s H2Interception,
     watch: &'s W,
@@ -277,6 +291,7 @@ where
         mut client: ClientConn<C>,
         requests: Requests,
         mut upstream: UpstreamConn<U>,
+        offences: [Offences; 2],
         settings: &'s H2Interception,
         idle: Duration,
         watch: &'s W,
@@ -286,6 +301,7 @@ where
             client,
             requests: Some(requests),
             upstream: Some(upstream),
+            offences,
             pings,
             settings,
             watch,
@@ -299,7 +315,7 @@ where
         }
     }
 
-    async fn run(mut self, corks: &Corks<C, U>) -> (Counts, Result<(), H2Error>) {
+    async fn run(mut self, corks: &Corks<Guarded<C>, Guarded<U>>) -> (Counts, Result<(), H2Error>) {
         let (settings, watch) = (self.settings, self.watch);
         let mut next_ping = Instant::now() + settings.ping_interval.0;
         let mut streams = FuturesUnordered::new();
@@ -336,6 +352,10 @@ where
                     }
                     Poll::Ready(None) => return Poll::Ready(()),
                     Poll::Pending => {}
+                }
+                if let Some(offence) = self.offences[0].get() {
+                    self.error.get_or_insert(H2Error::ClientFrames(offence));
+                    return Poll::Ready(());
                 }
                 let counts = Counts {
                     total: self.total,
@@ -400,6 +420,11 @@ where
             self.close(error.map(H2Error::Upstream));
             return;
         }
+        if let Some(offence) = self.offences[1].get() {
+            self.upstream = None;
+            self.close(Some(H2Error::UpstreamFrames(offence)));
+            return;
+        }
         // After a GOAWAY no request can be made any more, while streams go on.
         if let Some(requests) = &mut self.requests
             && let Poll::Ready(Err(_)) = requests.poll_ready(cx)
@@ -453,6 +478,7 @@ where
         let reason = match &self.error {
             None | Some(H2Error::Idle(_)) => Reason::NO_ERROR,
             Some(H2Error::ClientFlood) => Reason::ENHANCE_YOUR_CALM,
+            Some(H2Error::ClientFrames(offence)) => offence.reason(),
             Some(_) => Reason::INTERNAL_ERROR,
         };
         self.client.abrupt_shutdown(reason);
