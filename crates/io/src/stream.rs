@@ -99,6 +99,8 @@ impl AsyncWrite for Stream {
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
+            // The kernel does it with less.
+            Self::Plain(tcp) if let [piece] = pieces => Pin::new(tcp).poll_write(cx, piece),
             Self::Plain(tcp) => Pin::new(tcp).poll_write_vectored(cx, pieces),
             Self::Secure(tls) => Pin::new(tls).poll_write_vectored(cx, pieces),
         }
