@@ -7,6 +7,7 @@
 )]
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use serde_json::Value;
 use sluice_testkit::{Ca, Curl, Daemon, Group, Leaf, Nginx, assert_eventually, curl};
@@ -138,6 +139,14 @@ runtime: {{thread_number: 1, server_offline_delay: 0s, task_wait_delay: 0s, task
 pub fn private(file: &Path) {
     use std::os::unix::fs::PermissionsExt as _;
     std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+/// Runs `openssl` in a directory, which must succeed.
+pub fn openssl(dir: &Path, args: &str) {
+    let mut command = Command::new("openssl");
+    command.args(args.split_ascii_whitespace()).current_dir(dir);
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{args}: {output:?}");
 }
 
 /// nginx under these names.

@@ -4,19 +4,12 @@
 
 use std::path::Path;
 use std::process::Stdio;
+use std::time::Duration;
 
 use sluice_testkit::{Ca, Port, assert_eventually, curl};
 use sluice_tests::finished;
-use sluice_tests::rig::{Keys, Rig};
+use sluice_tests::rig::{Keys, Rig, openssl};
 use tokio::process::{Child, Command};
-
-/// Runs `openssl`, which must succeed.
-async fn openssl(dir: &Path, args: &str) {
-    let mut command = Command::new("openssl");
-    command.args(args.split_ascii_whitespace()).current_dir(dir);
-    let output = command.output().await.unwrap();
-    assert!(output.status.success(), "{args}: {output:?}");
-}
 
 /// A web server with the certificate `leaf.pem`, which its library need not like.
 async fn serve(dir: &Path) -> (Child, Port) {
@@ -131,14 +124,12 @@ async fn what_is_wrong_with_the_upstreams_certificate_is_told_to_the_client_and_
                 "req -new -newkey {} -nodes -keyout leaf.key -out leaf.csr -subj /CN=leaf",
                 case.key
             ),
-        )
-        .await;
+        );
         let signed = case.signed.unwrap_or("-key leaf.key -days 10");
         openssl(
             dir,
             &format!("x509 -req -in leaf.csr -extfile extensions -out leaf.pem {signed}"),
-        )
-        .await;
+        );
         let (mut server, port) = serve(dir).await;
         for protocol in ["--http1.1", "--http2"] {
             let answer = curl("https://a.test/")
@@ -165,5 +156,62 @@ async fn what_is_wrong_with_the_upstreams_certificate_is_told_to_the_client_and_
         }
         server.kill().await.unwrap();
     }
+    rig.stop().await;
+}
+
+/// How long each thread of a process but the first has run.
+fn times_of_threads(pid: u32) -> Vec<Duration> {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let others = threads
+        .map(|entry| entry.unwrap())
+        .filter(|entry| *entry.file_name() != *pid.to_string());
+    let time = |entry: std::fs::DirEntry| {
+        let text = std::fs::read_to_string(entry.path().join("schedstat")).ok()?;
+        Some(Duration::from_nanos(
+            text.split_ascii_whitespace().next()?.parse().ok()?,
+        ))
+    };
+    others.filter_map(time).collect()
+}
+
+/// An RSA signature takes a millisecond, in which a worker's other connections would stand still.
+#[tokio::test]
+async fn rsa_keys_of_certificates_sign_on_threads_of_their_own() {
+    let ca = Ca::new();
+    let rig = Rig::start(&ca, Keys::default()).await;
+    let dir = rig.proxyd.group().dir();
+    std::fs::write(dir.join("ca.key"), ca.key_pem()).unwrap();
+    std::fs::write(dir.join("extensions"), NAME).unwrap();
+    openssl(
+        dir,
+        "req -new -newkey rsa:2048 -nodes -keyout leaf.key -out leaf.csr -subj /CN=leaf",
+    );
+    openssl(
+        dir,
+        "x509 -req -in leaf.csr -extfile extensions -out leaf.pem -CA ca.pem -CAkey ca.key -days 10",
+    );
+    let (mut server, port) = serve(dir).await;
+    // Each version; and a client whose first guess of a group is none of ours.
+    for flags in [&["--tls-max", "1.2"][..], &["--tlsv1.3"], &["--curves", "P-521:P-256"]] {
+        let answer = curl("https://a.test/?[1-25]")
+            .proxy(rig.proxyd.addr("http"))
+            .args(["--http1.1", "--no-sessionid", "-H", "Connection: close", "--connect-to"])
+            .arg(format!("::{}", port.addr()))
+            .args(flags)
+            .trust(&rig.trust)
+            .run()
+            .await;
+        let good = answer.head.matches("HTTP/1.1 200 ok").count();
+        assert_eq!((answer.exit, good), (0, 25), "{flags:?}: {}", answer.stderr);
+    }
+    let minted = rig.certgend.as_ref().unwrap().log_records("Mint");
+    assert!(
+        minted.iter().all(|record| record["key_type"] == "rsa2048"),
+        "{minted:?}"
+    );
+    // 50 signatures and some.
+    let busiest = times_of_threads(rig.proxyd.pid()).into_iter().max().unwrap();
+    assert!(busiest > Duration::from_millis(20), "{busiest:?}");
+    server.kill().await.unwrap();
     rig.stop().await;
 }

@@ -16,7 +16,7 @@ use std::time::Duration;
 use rustls::crypto::CryptoProvider;
 use rustls::server::{Accepted, Acceptor, ProducesTickets, ResolvesServerCert, ServerSessionMemoryCache};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{CipherSuite, ServerConfig};
+use rustls::{CipherSuite, ServerConfig, SignatureAlgorithm};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use thiserror::Error;
@@ -142,7 +142,10 @@ impl fmt::Debug for Hello {
 
 /// A certificate with its chain and its key, parsed once for all the handshakes that it serves. Cloning it is cheap.
 #[derive(Clone)]
-pub struct Leaf(Arc<dyn ResolvesServerCert>);
+pub struct Leaf {
+    resolver: Arc<dyn ResolvesServerCert>,
+    signs_slowly: bool,
+}
 
 /// Why a certificate and its key cannot be used.
 #[derive(Debug, Error)]
@@ -185,7 +188,17 @@ impl Leaf {
             LeafKey::Pem(pem) => PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|_| LeafError::Key)?,
         };
         let certified = CertifiedKey::from_der(chain, key, &provider()).map_err(LeafError::Refused)?;
-        Ok(Self(Arc::new(SingleCertAndKey::from(certified))))
+        Ok(Self {
+            signs_slowly: certified.key.algorithm() == SignatureAlgorithm::RSA,
+            resolver: Arc::new(SingleCertAndKey::from(certified)),
+        })
+    }
+
+    /// Whether its key is of RSA, whose signature takes about a millisecond (0.8 ms of 2048 bits, 3 ms of 4096), some
+    /// seventy times as long as one of P-256.
+    #[must_use]
+    pub fn signs_slowly(&self) -> bool {
+        self.signs_slowly
     }
 }
 
@@ -244,9 +257,18 @@ impl InterceptionAcceptor {
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
+        self.answer(hello, io, leaf, alpn).finish().await
+    }
+
+    /// The first half of [`Self::accept`], without I/O: here the leaf's key signs, unless the client resumes a session or
+    /// is asked for another key exchange first. So it is for another thread where [that takes long](Leaf::signs_slowly).
+    pub fn answer<IO>(&self, hello: Hello, io: IO, leaf: &Leaf, alpn: Option<&[u8]>) -> Answered<IO>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
         // A few counters go up; what is costly is shared.
         let mut config = ServerConfig::clone(&self.template);
-        config.cert_resolver = Arc::clone(&leaf.0);
+        config.cert_resolver = Arc::clone(&leaf.resolver);
         config.alpn_protocols = alpn.map(<[u8]>::to_vec).into_iter().collect();
         config.ignore_client_order = !hello.prefers_chacha;
         let Hello { accepted, rest, .. } = hello;
@@ -255,11 +277,39 @@ impl InterceptionAcceptor {
             let mut rest = &*rest;
             while !rest.is_empty() && connection.read_tls(&mut rest).is_ok_and(|n| n > 0) {}
         });
-        match tokio::time::timeout(self.handshake_timeout, handshake).await {
+        Answered {
+            handshake,
+            timeout: self.handshake_timeout,
+        }
+    }
+}
+
+/// A handshake whose first answer is ready to be sent.
+pub struct Answered<IO> {
+    handshake: tokio_rustls::Accept<IO>,
+    timeout: Duration,
+}
+
+impl<IO> Answered<IO>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    /// The second half of [`InterceptionAcceptor::accept`].
+    ///
+    /// # Errors
+    /// [`HandshakeError`].
+    pub async fn finish(self) -> Result<TlsStream<IO>, HandshakeError> {
+        match tokio::time::timeout(self.timeout, self.handshake).await {
             Ok(Ok(stream)) => Ok(TlsStream::rustls(stream.into())),
             Ok(Err(error)) => Err(rustls_handshake_error(error)),
-            Err(_) => Err(HandshakeError::Timeout(self.handshake_timeout)),
+            Err(_) => Err(HandshakeError::Timeout(self.timeout)),
         }
+    }
+}
+
+impl<IO> fmt::Debug for Answered<IO> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Answered").finish_non_exhaustive()
     }
 }
 

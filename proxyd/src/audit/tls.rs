@@ -7,6 +7,7 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::thread::available_parallelism;
 use std::time::Duration;
 
 use sluice_addr::Host;
@@ -16,10 +17,11 @@ use sluice_lifecycle::Tasks;
 use sluice_sniff::Protocol;
 use sluice_tls::client::{Connector, SessionCache};
 use sluice_tls::config::TicketerConfig;
-use sluice_tls::intercept::{Hello, HelloError, InterceptionAcceptor, Leaf, refuse};
+use sluice_tls::intercept::{Answered, Hello, HelloError, InterceptionAcceptor, Leaf, refuse};
 use sluice_tls::server::Ticketer;
 use sluice_tls::{Alert, BuildError, HandshakeError, OpensslClientConfig, TlsStream};
 use thiserror::Error;
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::Recording;
@@ -63,6 +65,9 @@ pub(crate) struct TlsInterception {
     leaves: Leaves,
     on_failure: OnCertgendFailure,
     obstacles: Obstacles,
+    /// Lets as many RSA keys sign at a time as there are CPUs, on threads for it.
+    signers: Arc<Semaphore>,
+    background: Tasks,
     /// How long the rest of a hello is waited for.
     hello_timeout: Duration,
     /// What a reload compares: leaves and tickets outlive one that leaves this as it was.
@@ -206,6 +211,8 @@ impl TlsInterception {
             connector: connector(config, base).map_err(SetUpError::Client)?,
             leaves,
             on_failure: config.on_certgend_failure,
+            signers: Arc::new(Semaphore::new(available_parallelism().map_or(1, usize::from))),
+            background: around.background.clone(),
             obstacles: Obstacles::new(config, stats.clone(), running.map(|old| &old.obstacles)),
             hello_timeout: accept_timeout,
             ticketer: (config.tls_ticketer.clone(), ticketer),
@@ -458,7 +465,12 @@ impl TlsInterception {
         } = client;
         // What is behind the hello has gone with it.
         buf.consume(buf.filled().len());
-        let secure = Box::pin(self.acceptor.accept(hello, stream, leaf, alpn)).await?;
+        let secure = if leaf.signs_slowly() {
+            let answered = Box::pin(self.answer_aside(hello, stream, leaf, alpn)).await?;
+            Box::pin(answered.finish()).await?
+        } else {
+            Box::pin(self.acceptor.accept(hello, stream, leaf, alpn)).await?
+        };
         Ok(Box::new(Client {
             stream: Stream::Secure(Box::new(secure)),
             buf,
@@ -466,6 +478,28 @@ impl TlsInterception {
             peers,
             waiting_since,
         }))
+    }
+
+    /// Signs on another thread: the worker's other connections would wait for it. As many sign at a time as there are
+    /// CPUs, the others wait.
+    async fn answer_aside(
+        &self,
+        hello: Hello,
+        stream: Stream,
+        leaf: &Leaf,
+        alpn: Option<&[u8]>,
+    ) -> Result<Answered<Stream>, HandshakeError> {
+        let library = |error: Box<dyn std::error::Error + Send + Sync>| HandshakeError::Library(error);
+        let slot = timeout(self.hello_timeout, Arc::clone(&self.signers).acquire_owned()).await;
+        let slot = slot
+            .map_err(|_| HandshakeError::Timeout(self.hello_timeout))?
+            .map_err(|error| library(error.into()))?;
+        let (acceptor, leaf, alpn) = (self.acceptor.clone(), leaf.clone(), alpn.map(<[u8]>::to_vec));
+        let answer = self.background.spawn_blocking(move || {
+            let _slot = slot;
+            acceptor.answer(hello, stream, &leaf, alpn.as_deref())
+        });
+        answer.await.map_err(|error| library(error.into()))
     }
 }
 

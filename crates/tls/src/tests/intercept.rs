@@ -16,7 +16,10 @@ fn acceptor() -> InterceptionAcceptor {
 }
 
 fn leaf(ca: &Ca, names: &[&str]) -> Leaf {
-    let pair = ca.issue(names);
+    leaf_of(&ca.issue(names))
+}
+
+fn leaf_of(pair: &CertPairConfig) -> Leaf {
     Leaf::new(
         pem_text(pair.certificate.0.first().unwrap()),
         LeafKey::Pem(pem_text(&pair.private_key)),
@@ -211,4 +214,28 @@ async fn a_server_of_no_name_is_checked_by_its_chain_and_resumed_for_no_name() {
         panic!("{client:?}")
     };
     assert_eq!(error.alert(), Alert::UNKNOWN_CA);
+}
+
+#[tokio::test]
+async fn a_key_of_rsa_signs_in_the_first_half_of_the_handshake_on_any_thread() {
+    let ca = Ca::new("ca");
+    assert!(!leaf(&ca, &["a.test"]).signs_slowly());
+    let leaf = leaf_of(&ca.issue_rsa(&["a.test"]));
+    assert!(leaf.signs_slowly());
+    for version in [TlsVersion::Tls1_2, TlsVersion::Tls1_3] {
+        let client = connector(&OpensslClientConfig {
+            protocol: Some(OpensslProtocol::Tls(version)),
+            ..ca.client()
+        });
+        let (near, mut far) = duplex(64 * 1024);
+        let (acceptor, leaf) = (acceptor(), leaf.clone());
+        let server = async {
+            let hello = read_hello(&mut far).await;
+            let answer = tokio::task::spawn_blocking(move || acceptor.answer(hello, far, &leaf, None));
+            answer.await.unwrap().finish().await
+        };
+        let name = host("a.test");
+        let (client, server) = tokio::join!(sent(client.connect(near, &name, 443, &[])), server);
+        assert_eq!(server.unwrap().version(), client.unwrap().version());
+    }
 }
