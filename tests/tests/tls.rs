@@ -232,3 +232,55 @@ async fn clients_that_are_not_let_in_do_not_come_in_by_tls_either() {
     assert_eq!(origin.accepted(), 1);
     daemon.stop().await.assert_clean();
 }
+
+/// TLS-06: a ticket whose key is gone costs a full handshake, nothing else.
+#[tokio::test]
+async fn a_ticket_of_a_key_that_is_too_old_is_no_ticket() {
+    let ticketer = "tls_ticketer: {check_interval: 10ms, local_lifetime: 1}";
+    let group = Group::new(&config_with(&format!(
+        "  - {{name: http, type: http_proxy, escaper: out}}
+  - {{name: rustls, type: plain_tls_port, listen: '127.0.0.1:%rustls%', server: http, {TLS}, {ticketer}}}
+  - {{name: openssl, type: native_tls_port, listen: '127.0.0.1:%openssl%', server: http, {TLS}, {ticketer}}}"
+    )));
+    Ca::new().issue(&["localhost"]).write(group.dir(), "front");
+    let daemon = group.proxyd().await;
+    for port in ["rustls", "openssl"] {
+        let session = group.dir().join(port).to_string_lossy().into_owned();
+        // With this version a client shows its ticket however old it is.
+        let connect = |flag: &str| s_client(group.port(port), &["-tls1_2", flag, &session]);
+        assert!(connect("-sess_out").contains("\nNew, TLSv1.2"), "{port}");
+        assert_eventually!({
+            let said = connect("-sess_in");
+            assert!(said.contains("HTTP/1.1 501"), "{port}: {said}");
+            said.contains("\nNew, TLSv1.2")
+        });
+    }
+    daemon.stop().await.assert_clean();
+}
+
+/// TLS-06: keys that are shared over Redis are not taken yet, and not made up either.
+#[tokio::test]
+async fn a_source_of_shared_ticket_keys_is_refused_by_name() {
+    let source = "source: {type: redis, addr: 127.0.0.1, enc_key: a, dec_set: b}";
+    let port = format!(
+        "  - {{name: http, type: http_proxy, escaper: out}}
+  - {{name: p, type: plain_tls_port, listen: '127.0.0.1:%p%', server: http, {TLS}, tls_ticketer: {{{source}}}}}"
+    );
+    let auditor = format!(
+        "  - {{name: http, type: http_proxy, escaper: out, listen: '127.0.0.1:%http%', auditor: a}}
+auditor: [{{name: a, tls_cert_agent: {{}}, tls_ticketer: {{{source}}}}}]"
+    );
+    for (config, path) in [(port, "server[1]"), (auditor, "auditor[0]")] {
+        let group = Group::new(&config_with(&config));
+        Ca::new().issue(&["localhost"]).write(group.dir(), "front");
+        let exited = group.daemon("proxyd").arg("-t").run().await;
+        assert_eq!(exited.code, Some(78), "{}", exited.stderr);
+        let said = exited.stderr.lines().find(|line| line.contains("not built yet"));
+        assert!(
+            said.is_some_and(|line| line.contains("source")),
+            "{path}: {}",
+            exited.stderr
+        );
+        assert!(exited.stderr.contains(path), "{path}: {}", exited.stderr);
+    }
+}

@@ -405,3 +405,55 @@ async fn a_server_that_asks_for_a_certificate_in_vain_is_noticed() {
         assert!(!client.asked_for_certificate(), "{backend}");
     }
 }
+
+/// The types of the extensions of a ClientHello in one record (RFC 8446 §4.1.2, §4.2).
+fn extensions(record: &[u8]) -> Vec<u16> {
+    fn take<'a>(rest: &mut &'a [u8], length: usize) -> &'a [u8] {
+        let (front, back) = rest.split_at(length);
+        *rest = back;
+        front
+    }
+    fn counted<'a>(rest: &mut &'a [u8], width: usize) -> &'a [u8] {
+        let length = take(rest, width)
+            .iter()
+            .fold(0, |length, byte| length << 8 | usize::from(*byte));
+        take(rest, length)
+    }
+    let mut rest = record;
+    // Record and handshake headers, version, random.
+    take(&mut rest, 5 + 4 + 2 + 32);
+    for width in [1, 2, 1] {
+        counted(&mut rest, width); // session id, suites, compression
+    }
+    let mut list = counted(&mut rest, 2);
+    let mut types = Vec::new();
+    while !list.is_empty() {
+        let [high, low] = take(&mut list, 2).try_into().unwrap();
+        types.push(u16::from_be_bytes([high, low]));
+        counted(&mut list, 2);
+    }
+    types
+}
+
+/// TLS-10: no library here takes compressed certificates, so no server is told that it may send one (RFC 8879 §3).
+#[tokio::test]
+async fn compressed_certificates_are_not_asked_for() {
+    const SERVER_NAME: u16 = 0;
+    const COMPRESS_CERTIFICATE: u16 = 27;
+    let ca = Ca::new("ca");
+    let (near, mut far) = duplex(64 * 1024);
+    let hello = async {
+        let mut record = Vec::new();
+        while record.len() < 5 || record.len() < 5 + usize::from(u16::from_be_bytes([record[3], record[4]])) {
+            assert_ne!(far.read_buf(&mut record).await.unwrap(), 0);
+        }
+        drop(far);
+        record
+    };
+    let (client, name) = (connector(&ca.client()), host("a.test"));
+    let (outcome, hello) = tokio::join!(client.connect(near, &name, 443, &[b"h2"]), hello);
+    assert!(outcome.is_err());
+    let types = extensions(&hello);
+    assert!(types.contains(&SERVER_NAME), "{types:?}");
+    assert!(!types.contains(&COMPRESS_CERTIFICATE), "{types:?}");
+}

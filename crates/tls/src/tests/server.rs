@@ -166,6 +166,7 @@ async fn sessions_are_resumed_by_ticket_or_cache_as_configured_with_client_certi
     }
 }
 
+/// TLS-06: keys are known by their names.
 #[tokio::test]
 async fn a_shared_ticketer_keeps_tickets_good_over_a_rebuild_and_another_one_does_not() {
     let ca = Ca::new("ca");
