@@ -11,6 +11,7 @@
 
 mod args;
 mod config;
+mod conversation;
 mod daemon;
 mod data_socket;
 mod drain;
@@ -31,6 +32,7 @@ mod tasks;
 
 pub use args::Args;
 pub use config::{RuntimeConfig, WorkerConfig};
+pub use conversation::{Step, Terms, converse};
 pub use daemon::{Context, Daemon, schema_of};
 pub use data_socket::{DataSocket, Peer};
 pub use drain::Drain;

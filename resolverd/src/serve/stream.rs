@@ -1,15 +1,9 @@
-//! A conversation over a stream: queries with their lengths in, replies out as they get ready.
-
-use std::time::Duration;
+//! Queries with their lengths in, replies out as they get ready.
 
 use bytes::BytesMut;
-use futures_util::{StreamExt, stream::FuturesUnordered};
-use sluice_lifecycle::Tasks;
+use sluice_lifecycle::{Step, Tasks, Terms};
 use sluice_wire::dns::{Rejected, Request, put_frame, take_frame};
-use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    time::{Instant, sleep_until},
-};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{InCharge, Taken, take};
 
@@ -20,87 +14,44 @@ const MAX_QUERY: usize = 4096;
 const MAX_REPLY: usize = 65_535;
 
 /// Nothing is read while so much waits to be written.
-const MAX_OUTPUT: usize = 256 * 1024;
-
-/// How long replies may take to be written once we stop.
-const FLUSH: Duration = Duration::from_secs(1);
-
-/// What a peer may do.
-pub(super) struct Terms {
-    /// Queries under way at a time.
-    pub(super) pipeline: usize,
-    /// How long it may be silent; `None` if for ever.
-    pub(super) idle: Option<Duration>,
-}
+pub(super) const MAX_OUTPUT: usize = 256 * 1024;
 
 /// Answers queries until the peer closes, breaks the framing, is silent for too long, or we stop; those that are under
 /// way are answered first.
 ///
 /// `name` tells which resolver a request is for.
 pub(super) async fn converse(
-    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    stream: impl AsyncRead + AsyncWrite + Unpin,
     resolvers: InCharge,
     name: impl Fn(&Request) -> String,
     terms: Terms,
     tasks: Tasks,
 ) {
-    let mut input = BytesMut::with_capacity(4096);
-    let mut output = BytesMut::new();
-    let mut pending = FuturesUnordered::new();
-    let mut reading = true;
-    let mut heard = Instant::now();
-    let mut flush_by = None;
-    loop {
-        while reading && pending.len() < terms.pipeline && output.len() < MAX_OUTPUT {
-            let message = match take_frame(&mut input, MAX_QUERY) {
-                Ok(Some(message)) => message,
-                Ok(None) => break,
-                Err(_) => {
-                    reading = false;
-                    break;
+    let take = |input: &mut BytesMut, output: &mut BytesMut| {
+        let message = match take_frame(input, MAX_QUERY) {
+            Ok(Some(message)) => message,
+            Ok(None) => return Step::More,
+            Err(_) => return Step::Broken,
+        };
+        match Request::take(&message) {
+            Ok(request) => {
+                let name = name(&request);
+                match take(request, &resolvers.load(), &name, MAX_REPLY) {
+                    Taken::Answered(reply) => put(output, &reply),
+                    Taken::Asked(asked) => return Step::Asked(asked.answer(MAX_REPLY)),
                 }
-            };
-            heard = Instant::now();
-            match Request::take(&message) {
-                Ok(request) => {
-                    let name = name(&request);
-                    match take(request, &resolvers.load(), &name, MAX_REPLY) {
-                        Taken::Answered(reply) => frame(&mut output, &reply),
-                        Taken::Asked(asked) => pending.push(asked.answer(MAX_REPLY)),
-                    }
-                }
-                Err(Rejected::Answered { reply, .. }) => frame(&mut output, &reply),
-                Err(Rejected::Ignored) => reading = false,
             }
+            Err(Rejected::Answered { reply, .. }) => put(output, &reply),
+            Err(Rejected::Ignored) => return Step::Broken,
         }
-        if !reading && pending.is_empty() && output.is_empty() {
-            let _ = stream.shutdown().await; // it may be gone already
-            return;
-        }
-        let room = reading && pending.len() < terms.pipeline && output.len() < MAX_OUTPUT;
-        let silent_at = terms.idle.filter(|_| pending.is_empty()).map(|idle| heard + idle);
-        let give_up = [silent_at, flush_by].into_iter().flatten().min();
-        let (mut reader, mut writer) = tokio::io::split(&mut stream);
-        tokio::select! {
-            read = reader.read_buf(&mut input), if room => match read {
-                Ok(0) | Err(_) => reading = false,
-                Ok(_) => {}
-            },
-            written = writer.write_buf(&mut output), if !output.is_empty() => if written.is_err() {
-                return;
-            },
-            Some(reply) = pending.next() => frame(&mut output, &reply),
-            () = tasks.stopping(), if reading => reading = false,
-            () = tasks.quitting() => return,
-            () = async { sleep_until(give_up.unwrap_or_else(Instant::now)).await }, if give_up.is_some() => return,
-        }
-        if !reading && pending.is_empty() && flush_by.is_none() {
-            flush_by = Some(Instant::now() + FLUSH);
-        }
-    }
+        Step::Answered
+    };
+    let put = |output: &mut BytesMut, reply: Vec<u8>| put(output, &reply);
+    // Nobody is left who would want to know that it failed.
+    let _ = sluice_lifecycle::converse(stream, terms, tasks, take, put).await;
 }
 
-fn frame(output: &mut BytesMut, reply: &[u8]) {
-    // a reply is at most MAX_REPLY long, which two bytes of length can say
+fn put(output: &mut BytesMut, reply: &[u8]) {
+    // A reply is at most MAX_REPLY long, which two bytes of length can say.
     let _ = put_frame(output, reply);
 }

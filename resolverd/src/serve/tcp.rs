@@ -3,14 +3,14 @@
 use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use sluice_lifecycle::Tasks;
+use sluice_lifecycle::{Tasks, Terms};
 use sluice_telemetry::warn;
 use sluice_wire::dns::Request;
 use tokio::{net::TcpListener, sync::Semaphore};
 
 use super::{
     Door, InCharge, rest,
-    stream::{Terms, converse},
+    stream::{MAX_OUTPUT, converse},
 };
 
 /// The most connections at a time.
@@ -48,6 +48,7 @@ pub(super) async fn serve(listener: TcpListener, door: Arc<ArcSwap<Door>>, resol
         let name = move |_: &Request| door.load().resolver.clone();
         let terms = Terms {
             pipeline: PIPELINE,
+            max_output: MAX_OUTPUT,
             idle: Some(IDLE),
         };
         let conversation = converse(stream, Arc::clone(&resolvers), name, terms, tasks.clone());

@@ -2,12 +2,12 @@
 
 use std::{os::unix::net::UnixListener, path::Path, sync::Arc};
 
-use sluice_lifecycle::{DataSocket, Tasks};
+use sluice_lifecycle::{DataSocket, Tasks, Terms};
 use sluice_wire::dns::Request;
 
 use super::{
     InCharge,
-    stream::{Terms, converse},
+    stream::{MAX_OUTPUT, converse},
 };
 
 /// The most queries under way on one connection; a worker of proxyd has at most as many.
@@ -29,6 +29,7 @@ pub(crate) fn start(
             |request: &Request| request.resolver.clone().unwrap_or_default(),
             Terms {
                 pipeline: PIPELINE,
+                max_output: MAX_OUTPUT,
                 idle: None,
             },
             of.clone(),
