@@ -196,7 +196,15 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsStream<IO> {
             Inner::Openssl(stream) => Pin::new(stream).poll_read(cx, buf),
             Inner::Rustls(stream) => {
                 let before = buf.filled().len();
-                let result = std::task::ready!(Pin::new(&mut stream.tls).poll_read(cx, buf));
+                let all_written = !stream.state().wants_write();
+                let polled = Pin::new(&mut stream.tls).poll_read(cx, buf);
+                // The library has something to say of its own, such as `no_renegotiation` (RFC 5246 §7.2.2), and nobody
+                // may be about to write. A writer that waits is not disturbed: its bytes would have been there before.
+                if all_written && stream.state().wants_write() {
+                    // An error comes up again when it matters.
+                    let _ = Pin::new(&mut stream.tls).poll_flush(cx);
+                }
+                let result = std::task::ready!(polled);
                 match &result {
                     Ok(()) if buf.filled().len() == before && buf.remaining() > 0 => {
                         stream.closure = Some(Closure::Orderly);
