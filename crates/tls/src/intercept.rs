@@ -31,6 +31,9 @@ use crate::stream::TlsStream;
 /// Certificates of a chain, the leaf included.
 const MAX_CHAIN: usize = 16;
 
+/// The most bytes of early data that are skipped: eight times what servers usually allow.
+const SKIPPED_EARLY_DATA: u32 = 128 << 10;
+
 /// Sessions kept for clients that resume by session id, of one acceptor.
 const CACHED_SESSIONS: usize = 4096;
 
@@ -235,6 +238,9 @@ impl InterceptionAcceptor {
         template.send_tls13_tickets = 1;
         template.session_storage = ServerSessionMemoryCache::new(CACHED_SESSIONS);
         template.ticketer = Arc::new(RustlsTickets(ticketer)) as Arc<dyn ProducesTickets>;
+        // With a ticketer early data is never taken. What a client sends of it, with a ticket that it has from the upstream
+        // itself, is skipped up to this size, which the library counts anew with each read before the next message.
+        template.max_early_data_size = SKIPPED_EARLY_DATA;
         Ok(Self {
             template: Arc::new(template),
             handshake_timeout: handshake_timeout.max(crate::client::MIN_HANDSHAKE_TIMEOUT),
