@@ -1,8 +1,15 @@
 //! What auditd reads of the main file.
 
+use std::time::Duration;
+
 use schemars::JsonSchema;
 use serde::Deserialize;
+use sluice_config::Load;
 use sluice_config::value::{ByteSize, FilePath, SockAddrSpec, Span};
+
+/// Below this a file would hold next to nothing, and its folder files without end.
+const MIN_SIZE: u64 = 4096;
+const MIN_AGE: Duration = Duration::from_secs(1);
 
 /// The `auditd` section.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -38,6 +45,25 @@ impl Default for AuditdConfig {
             fsync: Span::secs(1),
             live: false,
             listen: None,
+        }
+    }
+}
+
+impl AuditdConfig {
+    /// Refuses limits under which nothing can be kept.
+    pub(crate) fn check(&self, load: &mut Load) {
+        let Some(place) = load.place("auditd") else { return };
+        let (rotate, keep) = (&self.rotate, &self.keep);
+        for (path, is_nothing, wanted) in [
+            ("rotate.size", rotate.size.0 < MIN_SIZE, "at least 4KiB"),
+            ("rotate.age", rotate.age.0 < MIN_AGE, "at least 1s"),
+            ("keep.size", keep.size.0 < MIN_SIZE, "at least 4KiB"),
+            ("keep.age", keep.age.0 < MIN_AGE, "at least 1s"),
+            ("keep.files", keep.files == Some(0), "at least 1, the open file"),
+        ] {
+            if is_nothing {
+                load.error(&place, path, format!("must be {wanted}"));
+            }
         }
     }
 }
@@ -101,4 +127,33 @@ pub(crate) enum Compress {
     Gzip,
     /// Not at all.
     None,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_under_which_nothing_is_kept_are_refused() {
+        for (keys, told) in [
+            ("rotate: {size: 10}", "auditd.rotate.size: must be at least 4KiB"),
+            ("rotate: {age: 0s}", "auditd.rotate.age: must be at least 1s"),
+            ("keep: {size: 0}", "auditd.keep.size: must be at least 4KiB"),
+            ("keep: {age: 0s}", "auditd.keep.age: must be at least 1s"),
+            ("keep: {files: 0}", "auditd.keep.files: must be at least 1"),
+            ("keep: {files: 1, size: 4KiB, age: 1s}", ""),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let file = folder.path().join("main.yml");
+            std::fs::write(&file, format!("auditd: {{{keys}}}\n")).unwrap();
+            let mut load = Load::open(&file);
+            let own: AuditdConfig = load.section("auditd").unwrap();
+            own.check(&mut load);
+            let found = load.finish().err().map(|errors| errors.to_string()).unwrap_or_default();
+            assert!(
+                found.contains(told) && found.is_empty() == told.is_empty(),
+                "{keys}: {found}"
+            );
+        }
+    }
 }

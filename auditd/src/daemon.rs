@@ -96,6 +96,7 @@ impl Daemon for Auditd {
 
     fn read(load: &mut Load) -> Config {
         let own: AuditdConfig = load.section("auditd").unwrap_or_default();
+        own.check(load);
         let base = load.base_dir().to_owned();
         let directory = own.directory.as_ref().map(|dir| dir.resolve(&base));
         Config { own, directory }

@@ -85,6 +85,30 @@ impl CaError {
     pub(crate) fn is_absence(&self) -> bool {
         matches!(self, Self::NotSet { .. } | Self::Missing { .. })
     }
+
+    /// Whether nothing is wrong but that whoever looks is not certgend's user.
+    pub(crate) fn is_of_reader(&self) -> bool {
+        match self {
+            Self::Foreign { .. } => true,
+            Self::Read { source, .. } => source.kind() == io::ErrorKind::PermissionDenied,
+            _ => false,
+        }
+    }
+
+    /// The path of the key that is wrong.
+    pub(crate) fn key(&self) -> &str {
+        match self {
+            Self::NotSet { key }
+            | Self::Missing { key, .. }
+            | Self::Read { key, .. }
+            | Self::Loose { key, .. }
+            | Self::Foreign { key, .. }
+            | Self::BadPem { key, .. }
+            | Self::Mismatch { key, .. }
+            | Self::TooLong { key, .. }
+            | Self::Unusable { key, .. } => key,
+        }
+    }
 }
 
 impl Ca {

@@ -1,5 +1,6 @@
 //! What certgend reads: its section of the group's file, or a g3fcgen file of its own.
 
+use std::error::Error as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use sluice_config::{
 };
 use sluice_tls::config::{Certificates, PemSource};
 
+use crate::ca::Ca;
 use crate::never::Never;
 
 /// The longest validity of a minted certificate, unless configured otherwise.
@@ -123,11 +125,33 @@ impl Config {
         if let Some(place) = load.place("certgend").filter(|_| own.max_validity.secs() == 0) {
             load.error(&place, "max_validity", "a certificate that is never valid is of no use");
         }
-        Self {
+        let config = Self {
             own,
             stand_alone,
             base: load.base_dir().to_owned(),
+        };
+        config.check_ca(load);
+        config
+    }
+
+    /// Says what is wrong with the CA, which may still be to come, as far as whoever checks the file may see it.
+    fn check_ca(&self, load: &mut Load) {
+        let Err(error) = Ca::load(self) else { return };
+        let section = if self.stand_alone { "backend" } else { "certgend" };
+        let Some(place) = load
+            .place(section)
+            .filter(|_| !error.is_absence() && !error.is_of_reader())
+        else {
+            return;
+        };
+        let mut message = error.to_string();
+        if let Some(source) = error.source() {
+            message = format!("{message}: {source}");
         }
+        let named = format!("`{}`: ", error.key());
+        let message = message.strip_prefix(&named).unwrap_or(&message);
+        let below = error.key().strip_prefix(section).unwrap_or(error.key());
+        load.error(&place, below.trim_start_matches('.'), message);
     }
 
     /// The path of a key as messages name it.

@@ -486,6 +486,10 @@ async fn keys_that_would_do_nothing_are_refused() {
         ),
         ("icap_reqmod_service: 'icap://u@h/x'", "needs a password"),
         (
+            "icap_reqmod_service: 'icap://h:0/x'",
+            "icap_reqmod_service.url: has port 0",
+        ),
+        (
             "icap_respmod_service: {url: 'icap://h/x', respond_shared_names: a}",
             "is for `icap_reqmod_service`",
         ),

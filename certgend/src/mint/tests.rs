@@ -142,6 +142,12 @@ impl Bench {
 }
 
 fn read(folder: &Path, keys: &str) -> Config {
+    let (config, load) = checked(folder, keys);
+    load.finish().unwrap();
+    config
+}
+
+fn checked(folder: &Path, keys: &str) -> (Config, Load) {
     let file = folder.join("main.yml");
     // Keys of the section itself stand behind those of its backend, on a line of their own.
     let (backend, own) = keys.split_once('\n').unwrap_or((keys, ""));
@@ -150,8 +156,7 @@ fn read(folder: &Path, keys: &str) -> Config {
     fs::write(&file, yaml).unwrap();
     let mut load = Load::open(&file);
     let config = Config::read(&mut load);
-    load.finish().unwrap();
-    config
+    (config, load)
 }
 
 fn mirroring(upstream: &X509, host: &str) -> MintRequest {
@@ -696,9 +701,21 @@ fn a_ca_that_is_wrong_is_told_by_what_is_wrong() {
     let bench = Bench::new("");
     let folder = bench._folder.path();
     let key = folder.join("ca.key");
-    let told = |may_lack| match Mint::build(&read(folder, ""), may_lack) {
-        Ok(mint) => mint.ca().err().unwrap_or_default().to_owned(),
-        Err(error) => format!("! {error}"),
+    let told = |may_lack| {
+        let (config, load) = checked(folder, "");
+        match Mint::build(&config, may_lack) {
+            Ok(mint) => mint.ca().err().unwrap_or_default().to_owned(),
+            Err(error) => {
+                // Who checks the file is told, too, and where.
+                let found = load.finish().err().map(|errors| errors.to_string()).unwrap_or_default();
+                assert_eq!(
+                    !error.is_absence(),
+                    found.contains(&format!("{}: ", error.key())),
+                    "{found}"
+                );
+                format!("! {error}")
+            }
+        }
     };
     assert_eq!(told(false), "");
     fs::set_permissions(&key, fs::Permissions::from_mode(0o640)).unwrap();

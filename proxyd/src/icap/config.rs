@@ -131,6 +131,8 @@ impl From<Form> for IcapServiceConfig {
 pub(crate) enum UrlError {
     #[error("names no host")]
     Host,
+    #[error("has port 0, where nobody listens")]
+    Port,
     #[error("a user name needs a password, and a password a user name")]
     Password,
     #[error("is neither `icap://…` nor `icaps://…`")]
@@ -154,6 +156,9 @@ impl IcapServiceConfig {
         }
         if url.username().is_empty() != url.password().is_none() {
             return Err(UrlError::Password);
+        }
+        if url.port() == Some(0) {
+            return Err(UrlError::Port);
         }
         let text = url.host_str().ok_or(UrlError::Host)?;
         let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));

@@ -55,6 +55,11 @@ impl Load {
                 return None;
             }
         };
+        // A mark that some editors put in front (YAML 1.2 §5.2).
+        let text = match text.strip_prefix('\u{feff}') {
+            Some(rest) => rest.to_owned(),
+            None => text,
+        };
         let (documents, errors) = read::yaml(&text);
         let source = Arc::new(Source { path, text });
         self.sources.push(Arc::clone(&source));

@@ -146,6 +146,13 @@ fn errors_of_a_daemons_own_section_have_its_path() {
 }
 
 #[test]
+fn a_byte_order_mark_is_skipped() {
+    let (_folder, mut load) = load("\u{feff}runtime: {thread_number: 2}\n");
+    assert_eq!(load.section::<Runtime>("runtime").unwrap().thread_number, Some(2));
+    assert_eq!(load.finish().unwrap(), []);
+}
+
+#[test]
 fn several_documents_are_as_one() {
     let (_folder, mut load) = load(
         "runtime: {thread_number: 1, thread_name: a}\nescaper: [{name: a, type: dummy_deny}]\n---\nruntime: {Thread-Number: 2}\n\
