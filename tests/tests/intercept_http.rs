@@ -274,8 +274,10 @@ async fn an_upgrade_becomes_a_tunnel_and_a_refused_one_leaves_the_connection_in_
     proxyd.stop().await.assert_clean();
 
     let proxyd = looking("websocket_inspect_policy: block").await;
-    let mut wire = tunnel(&proxyd, &origin).await;
-    assert_eq!(wire.ask(upgrade("/ws", "websocket")).await.status, 403);
+    for name in ["websocket", "WebSocket/13", "x, websocket"] {
+        let mut wire = tunnel(&proxyd, &origin).await;
+        assert_eq!(wire.ask(upgrade("/ws", name)).await.status, 403, "{name}");
+    }
     proxyd.stop().await.assert_clean();
 }
 

@@ -22,6 +22,7 @@ use tokio::io::AsyncWrite as _;
 use super::config::AuditorConfig;
 use super::intercept::{Detail, RequestNotes, Subject};
 use super::tls::Sides;
+use super::websocket;
 use crate::client::{Client, Fill, poll_fill};
 use crate::error::TaskError;
 use crate::http::adapt::Adaptation;
@@ -369,7 +370,7 @@ impl H1Connection<'_> {
             head.remove("x-forwarded-for");
         }
         if let (Some(name), Some(protocol)) = (self.websocket_blocked, head.upgrade)
-            && protocol.eq_ignore_ascii_case(b"websocket")
+            && websocket::is_among(protocol)
         {
             return Err(TaskError::ProtocolBlocked(name));
         }

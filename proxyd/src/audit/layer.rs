@@ -9,7 +9,7 @@ use super::h1::{End, Next};
 use super::h2;
 use super::intercept::Subject;
 use super::tls::{Outcome, Sides, of_alpn};
-use super::{Flow, InspectSource, inspect};
+use super::{Flow, InspectSource, inspect, websocket};
 use crate::error::TaskError;
 use crate::tunnel;
 use crate::user::Permit;
@@ -74,7 +74,7 @@ pub(super) async fn http1(mut flow: Box<Flow>, sides: Sides) {
             flow.upstream = target;
             look_into(*flow, sides);
         }
-        Ok(End::Left(sides, Next::Upgrade(protocol))) if protocol.eq_ignore_ascii_case("websocket") => {
+        Ok(End::Left(sides, Next::Upgrade(protocol))) if websocket::is_among(protocol.as_bytes()) => {
             look_into_known(*flow, (InspectSource::HttpUpgrade, Protocol::Websocket), sides);
         }
         Ok(End::Left(sides, Next::Upgrade(_))) => look_into(*flow, sides),

@@ -3,6 +3,14 @@
 use sluice_telemetry::keys::{self, Fields};
 use sluice_telemetry::slog;
 
+/// Whether an Upgrade field names WebSocket, of whatever version and among whatever else (RFC 9110 §7.8).
+pub(crate) fn is_among(protocols: &[u8]) -> bool {
+    protocols.split(|&b| b == b',').any(|protocol| {
+        let name = protocol.split(|&b| b == b'/').next().unwrap_or_default();
+        name.trim_ascii().eq_ignore_ascii_case(b"websocket")
+    })
+}
+
 /// What the opening handshake of a WebSocket says (RFC 6455 §1.3), for its records.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Handshake {
