@@ -141,10 +141,7 @@ impl Auditor {
             Protocol::Websocket => &config.websocket_inspect_policy,
             _ => return None,
         };
-        let action = policy.check(&upstream.host);
-        // Services are asked about HTTP/1 alone; what they have not seen must not pass. The client is told to fall back.
-        let unseen = protocol == Protocol::Http2 && action == InspectAction::Intercept && !self.icap.is_empty();
-        Some(if unseen { InspectAction::Block } else { action })
+        Some(policy.check(&upstream.host))
     }
 }
 

@@ -10,7 +10,7 @@ use sluice_socks::v5::DomainOfClient;
 use sluice_tls::HandshakeError;
 use thiserror::Error;
 
-use crate::audit::h2::H2Error;
+use crate::audit::h2::{H2Error, StreamError};
 use crate::audit::tls::TlsError;
 use crate::connect::ConnectError;
 use crate::icap::IcapError;
@@ -69,6 +69,8 @@ pub(crate) enum TaskError {
     Refused(#[from] Refusal),
     #[error("the server was told to quit")]
     ServerQuit,
+    #[error(transparent)]
+    Stream(Box<StreamError>),
     #[error("the response has a transfer coding that HTTP/1.0 does not know")]
     UncodableForHttp10,
     #[error("no socket for the datagrams of the client: {0}")]
@@ -126,7 +128,7 @@ impl TaskError {
             | Self::InvalidRequestBody(_)
             | Self::InvalidTarget(_)
             | Self::NoUpstream => "InvalidClientProtocol",
-            Self::Http2(_) | Self::Interception(_) => "InterceptionError",
+            Self::Http2(_) | Self::Interception(_) | Self::Stream(_) => "InterceptionError",
             Self::InvalidResponse(_) | Self::InvalidResponseBody(_) | Self::UnwantedUpgrade => {
                 "InvalidUpstreamProtocol"
             }

@@ -30,6 +30,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use sluice_icap::Method;
+use sluice_lifecycle::Tasks;
+
+use crate::error::TaskError;
 
 /// The services of one auditor.
 #[derive(Debug, Clone, Default)]
@@ -57,8 +60,46 @@ impl Services {
         })
     }
 
+    /// Asks what becomes of a request, if there is a service for requests.
+    ///
+    /// # Errors
+    /// As [`Service::adapt`].
+    pub(crate) async fn reqmod<S: BodySource>(
+        &self,
+        ask: &Ask<'_>,
+        body: Option<S>,
+        tasks: &Tasks,
+    ) -> Result<Adapted<S>, TaskError> {
+        adapt(self.reqmod.as_ref(), ask, body, tasks).await
+    }
+
+    /// The same for a response.
+    ///
+    /// # Errors
+    /// As [`Service::adapt`].
+    pub(crate) async fn respmod<S: BodySource>(
+        &self,
+        ask: &Ask<'_>,
+        body: Option<S>,
+        tasks: &Tasks,
+    ) -> Result<Adapted<S>, TaskError> {
+        adapt(self.respmod.as_ref(), ask, body, tasks).await
+    }
+
     /// Whether there is none.
     pub(crate) fn is_empty(&self) -> bool {
         self.reqmod.is_none() && self.respmod.is_none()
+    }
+}
+
+async fn adapt<S: BodySource>(
+    service: Option<&Arc<Service>>,
+    ask: &Ask<'_>,
+    body: Option<S>,
+    tasks: &Tasks,
+) -> Result<Adapted<S>, TaskError> {
+    match service {
+        Some(service) => Box::pin(service.adapt(ask, body, tasks)).await,
+        None => Ok(Adapted::untouched(body)),
     }
 }

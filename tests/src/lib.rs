@@ -1,6 +1,7 @@
 //! What the end-to-end tests in `tests/` have in common: the configuration of a forward proxy, bodies, a gate.
 
 pub mod browser;
+pub mod icap;
 pub mod rig;
 
 use std::io;

@@ -1,76 +1,15 @@
 //! Messages that ICAP services adapt: proxyd with icap-stub, with c-icap, and with servers that misbehave; c-icap-client
 //! with icap-stub.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::fs;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::Value;
-use sluice_testkit::{Daemon, Group, Origin, Port, Process, Wire, assert_eventually, curl};
-use sluice_tests::{BlackHole, Gate, chunked, finished, nobody, noise, proxy};
+use sluice_testkit::{Daemon, Group, Origin, Wire, assert_eventually, curl};
+use sluice_tests::icap::{CIcap, Pair, STUB, audited};
+use sluice_tests::{BlackHole, Gate, chunked, finished, nobody, noise};
 use tokio::process::Command;
-
-/// Services of icap-stub for these tests.
-const STUB: &str = r#"
-icap_stub:
-  listen: ["127.0.0.1:%icap%", "%dir%/icap.sock"]
-  services:
-    - {name: same}
-    - {name: echo, rules: [{answer: echo}]}
-    - {name: zero, preview: 0, rules: [{answer: echo}]}
-    - {name: four, preview: 4, rules: [{answer: echo}]}
-    - {name: whole, preview: none, allow_204: false}
-    - name: edit
-      answer_header: ["X-Rule: seven"]
-      rules:
-        - {vector: reqmod, path: /bad, answer: block, status: 451, page: "<p>no</p>"}
-        - {vector: reqmod, path: /close, answer: close}
-        - {vector: reqmod, path: /fail, answer: fail, status: 503}
-        - {vector: reqmod, path: /slow, answer: echo, delay: 300ms}
-        - {vector: respmod, path: /page, answer: block, status: 403, page: "<p>bad page</p>"}
-        - {vector: respmod, path: /new, answer: echo, replace_body: "new body", set_header: "X-New: 1"}
-        - {answer: echo, set_header: "X-Seen: yes"}
-"#;
-
-/// proxyd and icap-stub of one group.
-struct Pair {
-    proxyd: Daemon,
-    stub: Daemon,
-}
-
-impl Pair {
-    /// With these services, as in `reqmod: edit`, which stands for icap-stub's service of that name; `more` are more keys of each.
-    async fn start(reqmod: Option<&str>, respmod: Option<&str>, more: &str) -> Self {
-        let url = |name: &str| format!("icap://127.0.0.1:%icap%/{name}");
-        let reqmod = reqmod.map(url);
-        let respmod = respmod.map(url);
-        let group = Group::new(&format!(
-            "{}{STUB}",
-            audited(reqmod.as_deref(), respmod.as_deref(), more)
-        ));
-        let stub = group.daemon("icap-stub").start().await;
-        let proxyd = group.proxyd().await;
-        Self { proxyd, stub }
-    }
-
-    async fn stop(self) {
-        self.proxyd.stop().await.assert_clean();
-        self.stub.stop().await.assert_clean();
-    }
-}
-
-/// A proxy whose auditor has these services.
-fn audited(reqmod: Option<&str>, respmod: Option<&str>, more: &str) -> String {
-    let mut yaml = format!("{}auditor:\n  - name: audit\n", proxy("auditor: audit", ""));
-    for (key, url) in [("icap_reqmod_service", reqmod), ("icap_respmod_service", respmod)] {
-        if let Some(url) = url {
-            yaml += &format!("    {key}: {{url: '{url}', icap_connection_pool: {{min_idle_count: 0}}, {more}}}\n");
-        }
-    }
-    yaml
-}
 
 /// Sends back the body of a request, by its length, and what it was asked for.
 fn mirror() -> Origin {
@@ -509,47 +448,11 @@ async fn keys_that_would_do_nothing_are_refused() {
     }
 }
 
-/// c-icap with its echo service.
-struct CIcap {
-    port: Port,
-    process: Process,
-    _dir: tempfile::TempDir,
-}
-
-impl CIcap {
-    async fn start() -> Self {
-        let dir = tempfile::Builder::new().prefix("sluice-c-icap-").tempdir().unwrap();
-        let port = Port::free();
-        let at = dir.path().display();
-        let modules = "/usr/lib/x86_64-linux-gnu/c_icap";
-        let config = format!(
-            "PidFile {at}/pid\nCommandsSocket {at}/ctl\nPort {}\nStartServers 1\nMaxServers 2\nThreadsPerChild 20\n\
-             TmpDir {at}\nModulesDir {modules}\nServicesDir {modules}\nLoadMagicFile /etc/c-icap/c-icap.magic\n\
-             acl all src 0.0.0.0/0.0.0.0\nicap_access allow all\nServerLog {at}/log\nAccessLog {at}/access\n\
-             Service echo srv_echo.so\n",
-            port.addr()
-        );
-        fs::write(dir.path().join("conf"), config).unwrap();
-        let mut command = Command::new("c-icap");
-        command.arg("-N").arg("-f").arg(dir.path().join("conf"));
-        let process = Process::start("c-icap", command, dir.path());
-        let mut patience = sluice_testkit::Patience::new();
-        while tokio::net::TcpStream::connect(port.addr()).await.is_err() {
-            assert!(patience.goes_on().await, "c-icap does not start\n{}", process.tail());
-        }
-        Self {
-            port,
-            process,
-            _dir: dir,
-        }
-    }
-}
-
 #[tokio::test]
 async fn c_icap_echoes_requests_and_responses() {
     let origin = mirror();
     let c_icap = CIcap::start().await;
-    let url = format!("icap://{}/echo", c_icap.port.addr());
+    let url = c_icap.url();
     for more in ["", "no_preview: true"] {
         let proxyd = Daemon::proxyd(&audited(Some(&url), Some(&url), more)).start().await;
         let mut wire = proxyd.connect("http").await;
@@ -569,7 +472,6 @@ async fn c_icap_echoes_requests_and_responses() {
         get.assert(200, "");
         proxyd.stop().await.assert_clean();
     }
-    drop(c_icap.process);
 }
 
 #[tokio::test]

@@ -5,11 +5,13 @@
 //! a stream pass through. Data is never gathered: what comes is sent on, and its sender gets window back only when it
 //! has been.
 
+mod adapt;
 mod body;
 mod guard;
 mod head;
 mod run;
 mod stream;
+mod upload;
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -26,6 +28,7 @@ use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 
+pub(crate) use self::adapt::Adapter;
 use self::guard::{Guarded, Offence, Offences};
 pub(crate) use self::run::run;
 pub(crate) use self::stream::{StreamError, StreamKind, StreamNote};
@@ -59,6 +62,16 @@ pub(crate) enum Admission {
     Forbidden,
     /// Nothing is known of its protocol: 501.
     Unknown,
+}
+
+/// By what the streams of a connection are passed on.
+#[derive(Clone, Copy)]
+pub(crate) struct Terms<'s> {
+    pub(crate) settings: &'s H2Interception,
+    /// How long the connection may be without a stream.
+    pub(crate) idle: Duration,
+    /// What adapts messages, if anything does.
+    pub(crate) adapter: Option<Adapter<'s>>,
 }
 
 /// Streams of a connection.
@@ -97,16 +110,15 @@ pub(crate) enum H2Error {
     UpstreamSilent(Duration),
 }
 
-/// Intercepts a connection until either side ends it, or no stream has been open for `idle`. Numbers of streams are
-/// in the result.
+/// Intercepts a connection until either side ends it, or no stream has been open for the idle time. Numbers of streams
+/// are in the result.
 ///
 /// # Errors
 /// [`H2Error`] if it ended otherwise than by a graceful close.
 pub(crate) async fn intercept<C, U, W>(
     client: C,
     upstream: U,
-    settings: &H2Interception,
-    idle: Duration,
+    terms: Terms<'_>,
     watch: &W,
 ) -> (Counts, Result<(), H2Error>)
 where
@@ -118,9 +130,9 @@ where
     let (upstream, of_upstream) = Guarded::upstream(upstream);
     let offences = [of_client, of_upstream];
     let ((client, client_cork), (upstream, upstream_cork)) = (corked(client), corked(upstream));
-    match open(client, upstream, &offences, settings).await {
+    match open(client, upstream, &offences, terms.settings).await {
         Ok((client, requests, upstream)) => {
-            let pair = Pair::new(client, requests, upstream, offences, settings, idle, watch);
+            let pair = Pair::new(client, requests, upstream, offences, terms, watch);
             pair.run(&Corks(client_cork, upstream_cork)).await
         }
         Err(error) => (Counts::default(), Err(error)),
@@ -226,12 +238,11 @@ struct Pair<'s, C, U, W> {
     /// The client's and the upstream's.
     offences: [Offences; 2],
     pings: [Pings; 2],
-    settings: &'s H2Interception,
+    terms: Terms<'s>,
     watch: &'s W,
     total: u64,
     /// Requests that the client took back before they were answered, each of which costs us more than it.
     taken_back: u64,
-    idle: Duration,
     /// When the last stream ended.
     idle_since: Instant,
     timer: Pin<Box<Sleep>>,
@@ -292,8 +303,7 @@ where
         requests: Requests,
         mut upstream: UpstreamConn<U>,
         offences: [Offences; 2],
-        settings: &'s H2Interception,
-        idle: Duration,
+        terms: Terms<'s>,
         watch: &'s W,
     ) -> Self {
         let pings = [client.ping_pong(), upstream.ping_pong()].map(Pings::new);
@@ -303,20 +313,20 @@ where
             upstream: Some(upstream),
             offences,
             pings,
-            settings,
+            terms,
             watch,
             total: 0,
             taken_back: 0,
-            idle,
             idle_since: Instant::now(),
-            timer: Box::pin(sleep(settings.ping_interval.0.min(idle))),
+            timer: Box::pin(sleep(terms.settings.ping_interval.0.min(terms.idle))),
             error: None,
             closing: false,
         }
     }
 
     async fn run(mut self, corks: &Corks<Guarded<C>, Guarded<U>>) -> (Counts, Result<(), H2Error>) {
-        let (settings, watch) = (self.settings, self.watch);
+        let (terms, watch) = (self.terms, self.watch);
+        let Terms { settings, idle, .. } = terms;
         let mut next_ping = Instant::now() + settings.ping_interval.0;
         let mut streams = FuturesUnordered::new();
         let mut turn = |cx: &mut Context<'_>| {
@@ -338,13 +348,7 @@ where
                     Poll::Ready(Some(Ok((request, respond)))) => {
                         self.total += 1;
                         progress = true;
-                        streams.push(stream::exchange(
-                            request,
-                            respond,
-                            self.requests.clone(),
-                            settings,
-                            watch,
-                        ));
+                        streams.push(stream::exchange(request, respond, self.requests.clone(), terms, watch));
                     }
                     Poll::Ready(Some(Err(error))) => {
                         self.error.get_or_insert(H2Error::Client(error));
@@ -376,10 +380,10 @@ where
                             return Poll::Ready(());
                         }
                     }
-                    if streams.is_empty() && now >= self.idle_since + self.idle {
-                        self.close(Some(H2Error::Idle(self.idle)));
+                    if streams.is_empty() && now >= self.idle_since + idle {
+                        self.close(Some(H2Error::Idle(idle)));
                     }
-                    let idle_at = self.idle_since + self.idle;
+                    let idle_at = self.idle_since + idle;
                     let next = if streams.is_empty() && !self.closing {
                         next_ping.min(idle_at)
                     } else {
@@ -456,7 +460,7 @@ where
 
     /// Asks both sides whether they are there. What a side that did not answer the last time has done.
     fn ping(&mut self) -> Option<H2Error> {
-        let after = self.settings.ping_interval.0;
+        let after = self.terms.settings.ping_interval.0;
         let [client, upstream] = &mut self.pings;
         if !client.send() {
             return Some(H2Error::ClientSilent(after));

@@ -28,13 +28,14 @@ use tokio::time::Instant;
 use crate::client::{Client, Stall};
 use crate::error::TaskError;
 use crate::http::exchange::{Done, Exchange, Failure, Outcome, Request, Setting, Terms, Upstream, is_connection_bound};
-use crate::icap::{Adapted, Ask, Body, BodySource, IcapError, Service, Services, Verdict};
+use crate::icap::{Adapted, Ask, Body, BodySource, IcapError, Services, Verdict};
 use crate::record::Event;
 use crate::task::Task;
 use crate::user::Permit;
 use body::{Framed, Incoming, Side};
 use counts::Counts;
-use heads::{AdaptedRequest, OWN, Reply, adapted_request, final_head, forward_request};
+use heads::{AdaptedRequest, Reply, adapted_request, forward_request};
+pub(crate) use heads::{OWN, final_head};
 use out::{Out, Speed, Stop, send_message};
 
 /// What adapts the messages of an exchange.
@@ -275,8 +276,8 @@ impl Adapting<'_> {
             shared: b"",
             idle: self.idle,
         };
-        let service = self.adaptation.services.reqmod.as_ref();
-        let Adapted { verdict, body, shared } = self.ask(service, &ask, source).await?;
+        let Adaptation { services, tasks } = self.adaptation;
+        let Adapted { verdict, body, shared } = services.reqmod(&ask, source, tasks).await?;
         let adapted = match verdict {
             Verdict::Unchanged => {
                 let mut head = original.clone();
@@ -313,25 +314,12 @@ impl Adapting<'_> {
             shared,
             idle: self.idle,
         };
-        let service = self.adaptation.services.respmod.as_ref();
-        let Adapted { verdict, body, .. } = self.ask(service, &ask, source).await?;
+        let Adaptation { services, tasks } = self.adaptation;
+        let Adapted { verdict, body, .. } = services.respmod(&ask, source, tasks).await?;
         match verdict {
             Verdict::Response(head) => Ok((Some(head), body)),
             Verdict::Unchanged => Ok((None, body)),
             Verdict::Request(_) => Err(IcapError::Parts.into()),
-        }
-    }
-
-    /// Asks the service, if there is one.
-    async fn ask<S: BodySource>(
-        &self,
-        service: Option<&Arc<Service>>,
-        ask: &Ask<'_>,
-        source: Option<S>,
-    ) -> Result<Adapted<S>, TaskError> {
-        match service {
-            Some(service) => Box::pin(service.adapt(ask, source, self.adaptation.tasks)).await,
-            None => Ok(Adapted::untouched(source)),
         }
     }
 

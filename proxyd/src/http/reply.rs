@@ -28,7 +28,8 @@ pub(crate) fn status_of(error: &TaskError) -> Option<u16> {
         | TaskError::ClosedEarlyByClient
         | TaskError::Idle
         | TaskError::Http2(_)
-        | TaskError::Interception(_) => return None,
+        | TaskError::Interception(_)
+        | TaskError::Stream(_) => return None,
         TaskError::ClientTimeout(_) => 408,
         TaskError::ClosedByUpstream
         | TaskError::InvalidResponse(_)

@@ -25,6 +25,9 @@ pub(crate) enum Flow {
 
 /// A body that can be asked for its bytes, without the framing that it came in.
 pub(crate) trait BodySource {
+    /// Whether somebody else sees to it that it does not keep silent for ever: it may take any time then.
+    const MAY_REST: bool = false;
+
     /// Appends what there is, a moderate amount at a time.
     ///
     /// # Errors
@@ -44,6 +47,8 @@ pub(crate) enum Body<S> {
 }
 
 impl<S: BodySource> BodySource for Body<S> {
+    const MAY_REST: bool = S::MAY_REST;
+
     fn poll_data(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) -> Poll<Result<Flow, TaskError>> {
         match self {
             Self::Adapted(body) => body.poll_data(cx, out),
@@ -77,11 +82,16 @@ pub(crate) struct FromService<S> {
     pub(super) upload: Upload<S>,
     pub(super) keep_alive: bool,
     pub(super) idle: Idle,
+    /// The last look ended in a wait; else its receiver has let it wait.
+    pub(super) waiting: bool,
 }
 
 impl<S: BodySource> FromService<S> {
     fn poll_data(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) -> Poll<Result<Flow, TaskError>> {
         let before = out.len();
+        if !std::mem::take(&mut self.waiting) {
+            self.idle.moved();
+        }
         loop {
             let Some(connection) = &mut self.connection else {
                 return Poll::Ready(Ok(Flow::End));
@@ -114,8 +124,11 @@ impl<S: BodySource> FromService<S> {
                 Poll::Ready(Ok(_)) => self.idle.moved(),
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(IcapError::Read(error).into())),
                 Poll::Pending => {
-                    let limit = ready!(self.idle.poll(cx));
-                    return Poll::Ready(Err(self.upload.blame(limit)));
+                    self.waiting = true;
+                    let Some(error) = ready!(self.idle.poll(cx, &self.upload)) else {
+                        continue;
+                    };
+                    return Poll::Ready(Err(error));
                 }
             }
         }
@@ -151,8 +164,13 @@ impl Idle {
         self.sleep.as_mut().reset(Instant::now() + self.limit);
     }
 
-    /// Ready with the limit once it is over.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Duration> {
-        self.sleep.as_mut().poll(cx).map(|()| self.limit)
+    /// Ready once it is over, with whose silence it was; with nothing if it begins anew.
+    pub(super) fn poll<S: BodySource>(&mut self, cx: &mut Context<'_>, upload: &Upload<S>) -> Poll<Option<TaskError>> {
+        ready!(self.sleep.as_mut().poll(cx));
+        let error = upload.blame(self.limit);
+        if error.is_none() {
+            self.moved();
+        }
+        Poll::Ready(error)
     }
 }

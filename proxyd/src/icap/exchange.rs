@@ -235,6 +235,7 @@ impl Service {
             upload,
             keep_alive: stays,
             idle,
+            waiting: false,
         }));
         Ok(Adapted {
             verdict,
@@ -389,21 +390,24 @@ impl<S: BodySource> Turn<'_, S> {
     /// Sends what there is and waits until something has come.
     async fn wait(&mut self) -> Result<(), TaskError> {
         poll_fn(|cx| {
-            if self.upload.poll_push(cx, &mut self.connection.wire)? == Pushed::Moved {
-                self.idle.moved();
-            }
-            let Connection { wire, input, .. } = &mut self.connection;
-            match input.poll_fill(cx, wire) {
-                Poll::Ready(Ok(0)) => Poll::Ready(Err(IcapError::Closed.into())),
-                Poll::Ready(Ok(_)) => {
-                    self.heard = true;
+            loop {
+                if self.upload.poll_push(cx, &mut self.connection.wire)? == Pushed::Moved {
                     self.idle.moved();
-                    Poll::Ready(Ok(()))
                 }
-                Poll::Ready(Err(error)) => Poll::Ready(Err(IcapError::Read(error).into())),
-                Poll::Pending => {
-                    let limit = ready!(self.idle.poll(cx));
-                    Poll::Ready(Err(self.upload.blame(limit)))
+                let Connection { wire, input, .. } = &mut self.connection;
+                match input.poll_fill(cx, wire) {
+                    Poll::Ready(Ok(0)) => return Poll::Ready(Err(IcapError::Closed.into())),
+                    Poll::Ready(Ok(_)) => {
+                        self.heard = true;
+                        self.idle.moved();
+                        return Poll::Ready(Ok(()));
+                    }
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(IcapError::Read(error).into())),
+                    Poll::Pending => {
+                        if let Some(error) = ready!(self.idle.poll(cx, self.upload)) {
+                            return Poll::Ready(Err(error));
+                        }
+                    }
                 }
             }
         })

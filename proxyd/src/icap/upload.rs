@@ -219,13 +219,12 @@ impl<S: BodySource> Upload<S> {
         (self.source, self.held, self.ended)
     }
 
-    /// Whose silence it was.
-    pub(super) fn blame(&self, limit: Duration) -> TaskError {
-        if self.starved && self.stage == Stage::Streaming {
-            TaskError::Idle
-        } else {
-            IcapError::Timeout(limit).into()
+    /// Whose silence it was; `None` for a source that may keep silent.
+    pub(super) fn blame(&self, limit: Duration) -> Option<TaskError> {
+        if !(self.starved && self.stage == Stage::Streaming) {
+            return Some(IcapError::Timeout(limit).into());
         }
+        (!S::MAY_REST).then_some(TaskError::Idle)
     }
 
     /// Sends what there is.

@@ -41,6 +41,7 @@ pub(crate) fn code_of(error: &TaskError) -> Option<ReplyCode> {
         | TaskError::InvalidTarget(_)
         | TaskError::NoUpstream
         | TaskError::ServerQuit
+        | TaskError::Stream(_)
         | TaskError::UdpSocket(_)
         | TaskError::UncodableForHttp10
         | TaskError::UnwantedUpgrade

@@ -23,7 +23,9 @@ pub(super) async fn pass(from: &mut RecvStream, to: &mut SendStream<Bytes>) -> R
         if data.is_empty() && !last {
             continue;
         }
-        send(data, last, from, to).await?;
+        // It fails for a stream that has been reset, which the next look at it tells.
+        let sent = |n| drop(from.flow_control().release_capacity(n));
+        send(data, last, to, sent).await?;
         if last {
             return Ok(());
         }
@@ -47,8 +49,13 @@ async fn next(from: &mut RecvStream, to: &mut SendStream<Bytes>) -> Result<Optio
     .await
 }
 
-/// Sends `data` as the receiver's windows allow, and gives its sender as much window back.
-async fn send(mut data: Bytes, last: bool, from: &mut RecvStream, to: &mut SendStream<Bytes>) -> Result<(), Broken> {
+/// Sends `data` as the receiver's windows allow, and tells `sent` how much went out each time.
+pub(super) async fn send(
+    mut data: Bytes,
+    last: bool,
+    to: &mut SendStream<Bytes>,
+    mut sent: impl FnMut(usize),
+) -> Result<(), Broken> {
     loop {
         to.reserve_capacity(data.len());
         if !data.is_empty() && to.capacity() == 0 {
@@ -69,14 +76,13 @@ async fn send(mut data: Bytes, last: bool, from: &mut RecvStream, to: &mut SendS
         let n = part.len();
         let end = last && data.is_empty();
         to.send_data(part, end).map_err(receiver)?;
-        // It fails for a stream that has been reset, which the next look at it tells.
-        let _ = from.flow_control().release_capacity(n);
+        sent(n);
         if data.is_empty() {
             return Ok(());
         }
     }
 }
 
-fn receiver(error: h2::Error) -> Broken {
+pub(super) fn receiver(error: h2::Error) -> Broken {
     Broken::Receiver(error.reason().unwrap_or(Reason::CANCEL))
 }

@@ -14,13 +14,15 @@ use sluice_telemetry::slog;
 use sluice_telemetry::value::Dur;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{Admission, Counts, H2Error, StreamKind, StreamNote, Watch, intercept};
+use super::{Adapter, Admission, Counts, H2Error, StreamKind, StreamNote, Terms, Watch, intercept};
 use crate::audit::inspect::Found;
 use crate::audit::intercept::{Detail, Subject};
 use crate::audit::tls::Sides;
 use crate::audit::{Flow, InspectSource};
 use crate::error::TaskError;
+use crate::http::adapt::Adaptation;
 use crate::traffic::Traffic;
+use crate::user::Permit;
 
 /// Passes a client's streams on to the end of its connection.
 ///
@@ -30,6 +32,16 @@ pub(crate) async fn run(flow: &Flow, subject: &Subject, sides: Sides) -> Result<
     let task = &flow.task;
     let Sides { client, mut upstream } = sides;
     let mut client = *client;
+    let icap = &flow.auditor.icap;
+    let adapter = Adapter {
+        adaptation: Adaptation {
+            services: icap,
+            tasks: &flow.worker.tasks,
+        },
+        client: client.peers.client,
+        user: task.permit().and_then(Permit::log_name).map(|name| &**name),
+        idle: task.stall_limit(),
+    };
     let (up, down) = task.pumps(upstream.limit);
     let (shared_up, shared_down) = task.shared_limits();
     let (from_client, from_upstream) = (client.buf.take_all(), upstream.buf.take_all());
@@ -40,8 +52,12 @@ pub(crate) async fn run(flow: &Flow, subject: &Subject, sides: Sides) -> Result<
     let upstream = Metered::new(upstream.stream, OfUpstream(traffic), &down, shared_down);
     let (client, upstream) = (Ahead::new(from_client, client), Ahead::new(from_upstream, upstream));
     let log = Log { flow, subject };
-    let settings = &flow.auditor.config.h2_interception;
-    let (counts, result) = intercept(client, upstream, settings, task.stall_limit(), &log).await;
+    let terms = Terms {
+        settings: &flow.auditor.config.h2_interception,
+        idle: task.stall_limit(),
+        adapter: (!icap.is_empty()).then_some(adapter),
+    };
+    let (counts, result) = intercept(client, upstream, terms, &log).await;
     let detail = || Detail::H2Connection { counts };
     match result {
         Ok(()) => {

@@ -8,18 +8,22 @@ use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
 use h2::ext::Protocol;
 use h2::server::SendResponse;
-use h2::{Reason, RecvStream};
+use h2::{Reason, RecvStream, SendStream};
 use http::header::{EXPECT, HOST};
-use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version, request, uri};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version, request, response, uri};
 use sluice_config::value::H2Interception;
 use sluice_telemetry::value::Timestamp;
 use thiserror::Error;
 use tokio::time::{Instant, timeout};
 
-use super::body::{self, Broken};
+use super::adapt;
+use super::body::pass;
 use super::head::{self, Malformed};
-use super::{Admission, Watch, until};
+use super::upload::Upload;
+use super::{Admission, Terms, Watch};
 use crate::audit::websocket::Handshake;
+use crate::error::TaskError;
+use crate::http::reply::status_of;
 
 /// An upstream may send so many 1xx at once, and in each second as many as a tenth of that.
 const MAX_INTERIM: u64 = 100;
@@ -67,6 +71,8 @@ pub(crate) struct StreamNote {
 /// Why a stream was not passed on to its end.
 #[derive(Debug, Error)]
 pub(crate) enum StreamError {
+    #[error(transparent)]
+    Adaptation(Box<TaskError>),
     #[error("reset by the client: {0}")]
     ClientReset(Reason),
     #[error("the client's stream failed: {0}")]
@@ -100,7 +106,7 @@ pub(super) async fn exchange<W: Watch>(
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
     requests: Option<SendRequest<Bytes>>,
-    settings: &H2Interception,
+    terms: Terms<'_>,
     watch: &W,
 ) -> StreamNote {
     let (head, body) = request.into_parts();
@@ -139,16 +145,20 @@ pub(super) async fn exchange<W: Watch>(
         }));
     }
     let result = async {
-        let head = admit(head, &note.kind, settings, watch)?;
+        let head = admit(head, &note.kind, terms.settings, watch)?;
         let requests = requests.ok_or(StreamError::GoneAway)?;
-        Exchange {
+        let adapter = terms.adapter.filter(|_| note.kind != StreamKind::Connect);
+        let exchange = Exchange {
             body,
             respond: &mut respond,
             note: &mut note,
-            settings,
+            settings: terms.settings,
+        };
+        match adapter {
+            // A large future that most streams have no use for.
+            Some(adapter) => Box::pin(adapt::run(exchange, head, requests, adapter)).await,
+            None => exchange.run(head, requests).await,
         }
-        .run(head, requests)
-        .await
     }
     .await;
     if let Err(error) = result {
@@ -201,6 +211,10 @@ fn admit(
 /// Answers a request that came to nothing; what it was answered, if with a response.
 fn refuse(error: &StreamError, respond: &mut SendResponse<Bytes>, can_respond: bool) -> Option<StatusCode> {
     let status = match error {
+        StreamError::Adaptation(error) => {
+            let status = status_of(error).and_then(|status| StatusCode::from_u16(status).ok());
+            status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+        }
         StreamError::Expectation => StatusCode::EXPECTATION_FAILED,
         StreamError::Forbidden(_) => StatusCode::FORBIDDEN,
         StreamError::Malformed(_) => StatusCode::BAD_REQUEST,
@@ -241,133 +255,88 @@ fn refuse(error: &StreamError, respond: &mut SendResponse<Bytes>, can_respond: b
 }
 
 /// A request that is passed on.
-struct Exchange<'e> {
+pub(super) struct Exchange<'e> {
     /// The request's.
-    body: RecvStream,
-    respond: &'e mut SendResponse<Bytes>,
-    note: &'e mut StreamNote,
-    settings: &'e H2Interception,
+    pub(super) body: RecvStream,
+    pub(super) respond: &'e mut SendResponse<Bytes>,
+    pub(super) note: &'e mut StreamNote,
+    pub(super) settings: &'e H2Interception,
 }
 
 impl Exchange<'_> {
-    async fn run(self, head: request::Parts, mut requests: SendRequest<Bytes>) -> Result<(), StreamError> {
+    async fn run(self, head: request::Parts, requests: SendRequest<Bytes>) -> Result<(), StreamError> {
         let Self {
             mut body,
             respond,
             note,
             settings,
         } = self;
-        let since = note.started;
         let ends_at_once = body.is_end_stream();
-        let (response, mut to_upstream) = requests
-            .send_request(upstream_head(head), ends_at_once)
-            .map_err(upstream_error)?;
-        note.upstream_stream = Some(response.stream_id().as_u32());
-        // It waits for its turn where the upstream takes no more streams at a time.
-        match timeout(
-            settings.upstream_stream_open_timeout.0,
-            poll_fn(|cx| requests.poll_ready(cx)),
-        )
-        .await
-        {
-            Ok(_) => {}
-            Err(_) => return Err(StreamError::UpstreamFull),
-        }
-        drop(requests);
-        note.head_sent = Some(since.elapsed());
-        if ends_at_once {
-            note.request_sent = note.head_sent;
-        }
-        let mut request_sent = note.request_sent;
-        let StreamNote {
-            status,
-            origin_status,
-            head_received,
-            response_received,
-            websocket,
-            ..
-        } = note;
+        let (response, mut to_upstream) = note.open(head, ends_at_once, requests, settings).await?;
         let upload = async {
-            if !ends_at_once {
-                body::pass(&mut body, &mut to_upstream).await?;
-            }
-            Ok::<_, Broken>(since.elapsed())
+            let passed = pass(&mut body, &mut to_upstream).await;
+            passed.map_err(|broken| broken.by(client_error))
         };
-        let mut upload = pin!(upload);
-        let mut uploading = !ends_at_once;
-
+        let upload = pin!(upload);
+        let mut upload = Upload::new(upload, note);
         // The response's head, while the request goes on.
-        let mut answer = pin!(Answer::new(response, respond));
-        let mut deadline = (!uploading).then(|| Instant::now() + settings.rsp_header_recv_timeout.0);
-        let (parts, mut from_upstream) = loop {
-            tokio::select! {
-                biased;
-                answer = answer.as_mut() => break answer?.into_parts(),
-                sent = upload.as_mut(), if uploading => {
-                    uploading = false;
-                    match sent {
-                        Ok(at) => request_sent = Some(at),
-                        // An upstream that wants no more of the request may answer all the same.
-                        Err(Broken::Receiver(_)) => {}
-                        Err(Broken::Sender(error)) => return Err(client_error(error)),
-                    }
-                    deadline = Some(Instant::now() + settings.rsp_header_recv_timeout.0);
-                }
-                () = until(deadline) => return Err(StreamError::UpstreamSilent),
-            }
-        };
-        *head_received = Some(since.elapsed());
-        *origin_status = Some(parts.status);
-        if let Some(handshake) = websocket {
-            handshake.sub_protocol = text(&parts.headers, "sec-websocket-protocol");
-        }
+        let answer = Answer::new(response, respond);
+        let answered = upload.await_answer(answer, settings.rsp_header_recv_timeout.0).await?;
+        let (parts, mut from_upstream) = answered.into_parts();
+        note.answered(&parts);
         let ends = from_upstream.is_end_stream();
-        let mut to_client = answer
-            .get_mut()
-            .respond
+        let mut to_client = respond
             .send_response(client_head(parts.status, parts.headers), ends)
             .map_err(client_error)?;
-        *status = Some(parts.status);
-
-        // The rest of both.
+        note.status = Some(parts.status);
         let download = async {
-            if !ends {
-                body::pass(&mut from_upstream, &mut to_client).await?;
+            if ends {
+                return Ok(());
             }
-            Ok::<_, Broken>(since.elapsed())
+            let passed = pass(&mut from_upstream, &mut to_client).await;
+            passed.map_err(|broken| broken.by(upstream_error))
         };
-        let mut download = pin!(download);
-        let mut downloading = true;
-        while uploading || downloading {
-            tokio::select! {
-                biased;
-                received = download.as_mut(), if downloading => {
-                    downloading = false;
-                    match received {
-                        Ok(at) => *response_received = Some(at),
-                        Err(Broken::Receiver(reason)) => return Err(StreamError::ClientReset(reason)),
-                        Err(Broken::Sender(error)) => return Err(upstream_error(error)),
-                    }
-                }
-                sent = upload.as_mut(), if uploading => {
-                    uploading = false;
-                    match sent {
-                        Ok(at) => request_sent = Some(at),
-                        // The upstream has answered and needs no more (RFC 9113 §8.1). The client is told behind the
-                        // whole answer, as the stream is dropped.
-                        Err(Broken::Receiver(_)) => {}
-                        Err(Broken::Sender(error)) => return Err(client_error(error)),
-                    }
-                }
-            }
+        upload.finish(download, note).await
+    }
+}
+
+impl StreamNote {
+    /// Opens a stream to the upstream; `ends` says that the request has no body.
+    pub(super) async fn open(
+        &mut self,
+        head: request::Parts,
+        ends: bool,
+        mut requests: SendRequest<Bytes>,
+        settings: &H2Interception,
+    ) -> Result<(ResponseFuture, SendStream<Bytes>), StreamError> {
+        let (response, to_upstream) = requests
+            .send_request(upstream_head(head), ends)
+            .map_err(upstream_error)?;
+        self.upstream_stream = Some(response.stream_id().as_u32());
+        // It waits for its turn where the upstream takes no more streams at a time.
+        let turn = poll_fn(|cx| requests.poll_ready(cx));
+        if timeout(settings.upstream_stream_open_timeout.0, turn).await.is_err() {
+            return Err(StreamError::UpstreamFull);
         }
-        note.request_sent = request_sent;
-        Ok(())
+        self.head_sent = Some(self.started.elapsed());
+        if ends {
+            self.request_sent = self.head_sent;
+        }
+        Ok((response, to_upstream))
+    }
+
+    /// The response's head has come.
+    pub(super) fn answered(&mut self, head: &response::Parts) {
+        self.head_received = Some(self.started.elapsed());
+        self.origin_status = Some(head.status);
+        if let Some(handshake) = &mut self.websocket {
+            handshake.sub_protocol = text(&head.headers, "sec-websocket-protocol");
+        }
     }
 }
 
 /// Waits for a response's head, passes interim ones on, and fails when the client does not want it any more.
-struct Answer<'e> {
+pub(super) struct Answer<'e> {
     response: ResponseFuture,
     respond: &'e mut SendResponse<Bytes>,
     /// Interim responses so far; nothing but their number bounds what waits for a client that reads none.
@@ -376,7 +345,7 @@ struct Answer<'e> {
 }
 
 impl<'e> Answer<'e> {
-    fn new(response: ResponseFuture, respond: &'e mut SendResponse<Bytes>) -> Self {
+    pub(super) fn new(response: ResponseFuture, respond: &'e mut SendResponse<Bytes>) -> Self {
         Self {
             response,
             respond,
@@ -424,7 +393,7 @@ fn upstream_head(mut head: request::Parts) -> Request<()> {
     Request::from_parts(head, ())
 }
 
-fn client_head(status: StatusCode, headers: HeaderMap) -> Response<()> {
+pub(super) fn client_head(status: StatusCode, headers: HeaderMap) -> Response<()> {
     let mut response = Response::new(());
     *response.status_mut() = status;
     *response.headers_mut() = headers;
@@ -432,7 +401,7 @@ fn client_head(status: StatusCode, headers: HeaderMap) -> Response<()> {
     response
 }
 
-fn upstream_error(error: h2::Error) -> StreamError {
+pub(super) fn upstream_error(error: h2::Error) -> StreamError {
     match error.reason() {
         Some(reason) if error.is_reset() && error.is_remote() => StreamError::UpstreamReset(reason),
         // Streams beyond the last one that a GOAWAY names have not been processed.
@@ -442,7 +411,7 @@ fn upstream_error(error: h2::Error) -> StreamError {
     }
 }
 
-fn client_error(error: h2::Error) -> StreamError {
+pub(super) fn client_error(error: h2::Error) -> StreamError {
     match error.reason() {
         Some(reason) if error.is_reset() => StreamError::ClientReset(reason),
         _ => StreamError::Client(error),

@@ -15,6 +15,15 @@ fn settings() -> H2Interception {
     H2Interception::default()
 }
 
+/// Without services.
+fn terms(settings: &H2Interception, idle: Duration) -> Terms<'_> {
+    Terms {
+        settings,
+        idle,
+        adapter: None,
+    }
+}
+
 /// Notes what it is told; lets WebSocket through.
 #[derive(Default)]
 struct Seen(Mutex<Vec<StreamNote>>);
@@ -61,7 +70,7 @@ impl Stage {
         let (to_upstream, at_upstream) = duplex(1 << 16);
         let seen: &'static Seen = Box::leak(Box::default());
         let mut ended = JoinSet::new();
-        ended.spawn(async move { intercept(far, to_upstream, &settings, idle, &seen).await.1 });
+        ended.spawn(async move { intercept(far, to_upstream, terms(&settings, idle), &seen).await.1 });
         let mut upstream = upstream.handshake::<_, Bytes>(at_upstream).await.unwrap();
         let (client, connection) = tokio::select! {
             client = client.handshake::<_, Bytes>(near) => client.unwrap(),
@@ -491,7 +500,7 @@ async fn a_request_that_an_upstream_did_not_take_before_it_went_away_may_be_made
     let (to_upstream, mut upstream) = duplex(1 << 16);
     let seen: &'static Seen = Box::leak(Box::default());
     let mut ended = JoinSet::new();
-    ended.spawn(async move { intercept(far, to_upstream, &settings(), IDLE, &seen).await.1 });
+    ended.spawn(async move { intercept(far, to_upstream, terms(&settings(), IDLE), &seen).await.1 });
     upstream.write_all(b"\0\0\0\x04\0\0\0\0\0").await.unwrap();
     let (mut client, connection) = client::handshake(near).await.unwrap();
     let mut client_ended = JoinSet::new();
@@ -520,7 +529,7 @@ async fn frames_that_flood_or_have_a_wrong_size_end_the_connection() {
         let (to_upstream, mut upstream) = duplex(1 << 16);
         let seen: &'static Seen = Box::leak(Box::default());
         let mut ended = JoinSet::new();
-        ended.spawn(async move { intercept(far, to_upstream, &settings(), IDLE, &seen).await.1 });
+        ended.spawn(async move { intercept(far, to_upstream, terms(&settings(), IDLE), &seen).await.1 });
         upstream.write_all(b"\0\0\0\x04\0\0\0\0\0").await.unwrap();
         client
             .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
@@ -542,7 +551,7 @@ async fn an_upstream_whose_frames_flood_is_a_502() {
     let (to_upstream, mut upstream) = duplex(1 << 20);
     let seen: &'static Seen = Box::leak(Box::default());
     let mut ended = JoinSet::new();
-    ended.spawn(async move { intercept(far, to_upstream, &settings(), IDLE, &seen).await.1 });
+    ended.spawn(async move { intercept(far, to_upstream, terms(&settings(), IDLE), &seen).await.1 });
     upstream.write_all(b"\0\0\0\x04\0\0\0\0\0").await.unwrap();
     let (mut client, connection) = client::handshake(near).await.unwrap();
     let mut client_ended = JoinSet::new();
@@ -644,6 +653,6 @@ async fn silent_handshakes_end_by_their_limits() {
     let (_near, far) = duplex(1024);
     let (to_upstream, _at_upstream) = duplex(1024);
     let seen: &'static Seen = Box::leak(Box::default());
-    let ended = intercept(far, to_upstream, &settings(), IDLE, &seen).await.1;
+    let ended = intercept(far, to_upstream, terms(&settings(), IDLE), &seen).await.1;
     assert!(matches!(ended, Err(H2Error::UpstreamSettings(_))), "{ended:?}");
 }

@@ -9,7 +9,7 @@ use crate::error::TaskError;
 use crate::icap::IcapError;
 
 /// Bounds for heads that were parsed once already, or that a service has made.
-pub(super) const OWN: Limits = Limits {
+pub(crate) const OWN: Limits = Limits {
     head_max: 256 * 1024,
     fields_max: 1024,
     body_line_max: 8192,
@@ -17,7 +17,7 @@ pub(super) const OWN: Limits = Limits {
 };
 
 /// The final response head that a service has made.
-pub(super) fn final_head(bytes: &[u8], awaits: Awaits) -> Result<ResponseHead<'_>, TaskError> {
+pub(crate) fn final_head(bytes: &[u8], awaits: Awaits) -> Result<ResponseHead<'_>, TaskError> {
     let unfit = |text: String| TaskError::from(IcapError::UnfitResponse(text));
     parse_response(bytes, &OWN, awaits)
         .map_err(|error| unfit(error.to_string()))?
