@@ -29,6 +29,7 @@ icap_stub:
         - {vector: reqmod, path: /bad, answer: block, status: 451, page: "<p>no</p>"}
         - {vector: reqmod, path: /close, answer: close}
         - {vector: reqmod, path: /fail, answer: fail, status: 503}
+        - {vector: reqmod, path: /host, answer: echo, set_header: "Host: other.test"}
         - {vector: reqmod, path: /slow, answer: echo, delay: 300ms}
         - {vector: respmod, path: /page, answer: block, status: 403, page: "<p>bad page</p>"}
         - {vector: respmod, path: /new, answer: echo, replace_body: "new body", set_header: "X-New: 1"}

@@ -246,6 +246,74 @@ async fn a_connection_goes_on_after_a_blocked_request() {
 }
 
 #[tokio::test]
+async fn a_request_that_is_not_let_through_opens_no_connection() {
+    let origin = mirror();
+    let pair = Pair::start(Some("edit"), Some("edit"), "").await;
+    let url = |path: &str| format!("http://{}{path}", origin.addr());
+    let mut wire = pair.proxyd.connect("http").await;
+    for (path, status) in [("/bad", 451), ("/bad", 451), ("/fail", 500)] {
+        let head = format!("GET {} HTTP/1.1\r\nHost: {}\r\n\r\n", url(path), origin.addr());
+        assert_eq!(wire.ask(head).await.status, status);
+    }
+    assert_eq!(origin.accepted(), 0);
+    assert_eventually!(finished(&pair.proxyd).len() == 3);
+    let blocked = &finished(&pair.proxyd)[0];
+    assert_eq!(
+        (&blocked["reason"], &blocked["rsp_status"], &blocked["origin_status"]),
+        (&"Finished".into(), &451.into(), &0.into()),
+        "{blocked}"
+    );
+    // An upstream that is not there is told as without services, and only for what may go there.
+    let gone = nobody();
+    let get = |path: &str| {
+        curl(&format!("http://{gone}{path}"))
+            .proxy(pair.proxyd.addr("http"))
+            .run()
+    };
+    get("/bad").await.assert(451, "<p>no</p>");
+    assert_eq!(get("/a").await.status, 521);
+    pair.stop().await;
+}
+
+#[tokio::test]
+async fn a_request_goes_where_its_client_wants_whatever_host_a_service_names() {
+    let origin = mirror();
+    let pair = Pair::start(Some("edit"), None, "").await;
+    let answer = curl(&format!("http://{}/host", origin.addr()))
+        .proxy(pair.proxyd.addr("http"))
+        .run()
+        .await;
+    answer.assert(200, "");
+    let heard = origin.received_text();
+    assert!(heard.contains("\r\nHost: other.test\r\n"), "{heard}");
+    pair.stop().await;
+}
+
+#[tokio::test]
+async fn a_request_that_a_dead_connection_has_lost_is_sent_again_without_asking_twice() {
+    let origin = Origin::script(|conn| {
+        conn.head()?;
+        conn.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")?;
+        // It is kept, and closed on the next request without a word.
+        conn.head()?;
+        Ok(())
+    });
+    let pair = Pair::start(Some("same"), None, "").await;
+    let mut wire = pair.proxyd.connect("http").await;
+    let head = |method: &str| format!("{method} http://{0}/a HTTP/1.1\r\nHost: {0}\r\n\r\n", origin.addr());
+    for _ in 0..2 {
+        assert_eq!(wire.ask(head("GET")).await.status, 200);
+    }
+    assert_eq!(origin.accepted(), 2);
+    assert_eq!(pair.stub.status().await["requests"]["reqmod"], 2);
+    // What may not be sent twice is not.
+    assert_eq!(wire.ask(head("POST")).await.status, 502);
+    assert_eq!(origin.accepted(), 2);
+    drop(wire);
+    pair.stop().await;
+}
+
+#[tokio::test]
 async fn heads_without_bodies_stay_without() {
     let origin = Origin::http(|request| match request.target() {
         "/204" => b"HTTP/1.1 204 No Content\r\n\r\n".to_vec(),

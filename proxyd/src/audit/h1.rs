@@ -24,6 +24,7 @@ use super::intercept::{Detail, RequestNotes, Subject};
 use super::tls::Sides;
 use super::websocket;
 use crate::client::{Client, Fill, poll_fill};
+use crate::connect::Path;
 use crate::error::TaskError;
 use crate::http::adapt::Adaptation;
 use crate::http::exchange::{self, Exchange, Failure, Outcome, Setting, Terms, Upstream, binds_connection};
@@ -162,7 +163,7 @@ impl Setting for OfConnection<'_> {
         !head.keep_alive || self.worker.tasks.is_stopping()
     }
 
-    fn put_headers(&self, head: &ResponseHead<'_>, out: &mut Vec<u8>) {
+    fn put_headers(&self, _: &Path, head: &ResponseHead<'_>, out: &mut Vec<u8>) {
         // The server is itself a proxy whose client we stand in for.
         let of_proxy = ["proxy-authenticate", "proxy-authentication-info"];
         for field in head.fields() {

@@ -7,10 +7,11 @@ mod body;
 mod counts;
 mod heads;
 mod out;
+mod upload;
+mod way;
 
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
@@ -37,6 +38,8 @@ use counts::Counts;
 use heads::{AdaptedRequest, Reply, adapted_request, forward_request};
 pub(crate) use heads::{OWN, final_head};
 use out::{Out, Speed, Stop, send_message};
+use upload::Upload;
+pub(crate) use way::{Standing, Way};
 
 /// What adapts the messages of an exchange.
 #[derive(Clone, Copy)]
@@ -46,12 +49,12 @@ pub(crate) struct Adaptation<'a> {
     pub(crate) tasks: &'a Tasks,
 }
 
-/// Sends the request over `upstream` and brings the response back, each as the services want it.
+/// Sends the request on its way, unless a service answers it, and brings the response back, each as the services want it.
 pub(crate) async fn run(
     exchange: &mut Exchange<'_>,
     adaptation: Adaptation<'_>,
     client: &mut Client,
-    upstream: &mut Upstream,
+    way: &mut impl Way,
 ) -> Result<Outcome, Failure> {
     let counts = Counts::default();
     let head = std::mem::take(&mut exchange.request.head);
@@ -65,62 +68,18 @@ pub(crate) async fn run(
         adaptation,
         counts: &counts,
     };
-    let outcome = adapting.run(&head, client, upstream).await;
+    let outcome = adapting.run(&head, client, way).await;
     counts.settle(exchange.task);
     // It may have to be sent once more.
     exchange.request.head = head;
     outcome
 }
 
-/// How the request is going.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Sending {
-    Going,
-    Done,
-    /// The upstream takes no more; its answer may tell why.
-    Broken,
-}
-
-/// The request on its way to the upstream.
-struct Upload<F> {
-    future: Pin<Box<F>>,
-    sending: Sending,
-}
-
-impl<F: Future<Output = Result<(), Stop>>> Upload<F> {
-    /// Sends what can be sent; ready once, with the end.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), TaskError>> {
-        if self.sending != Sending::Going {
-            return Poll::Pending;
-        }
-        let sent = ready!(self.future.as_mut().poll(cx));
-        self.sending = if sent.is_ok() { Sending::Done } else { Sending::Broken };
-        Poll::Ready(match sent {
-            Ok(()) | Err(Stop::Sink(_)) => Ok(()),
-            Err(Stop::Source(error)) => Err(error),
-        })
-    }
-
-    /// Does something else meanwhile: whatever goes wrong with the request now, the response is what counts.
-    async fn beside<T>(&mut self, doing: impl Future<Output = T>) -> T {
-        let mut doing = Box::pin(doing);
-        poll_fn(|cx| {
-            let _ = self.poll(cx);
-            doing.as_mut().poll(cx)
-        })
-        .await
-    }
-
-    fn is_done(&self) -> bool {
-        self.sending == Sending::Done
-    }
-}
-
 /// What becomes of a request.
 enum Asked<S> {
     /// It gets this answer, whatever its upstream would say.
     Answered(Vec<u8>, Option<Body<S>>),
-    Goes(AdaptedRequest, Option<Body<S>>, Vec<u8>),
+    Goes(AdaptedRequest, Option<Body<S>>),
 }
 
 /// The response as it comes in: what has been read of it, and where the rest comes from.
@@ -152,10 +111,7 @@ struct Adapting<'a> {
 }
 
 impl Adapting<'_> {
-    async fn run(&mut self, head: &[u8], client: &mut Client, upstream: &mut Upstream) -> Result<Outcome, Failure> {
-        let (up, down) = self.task.pumps(upstream.limit);
-        let (shared_up, shared_down) = self.task.shared_limits();
-        let (up, down) = (Speed::new(&up, shared_up), Speed::new(&down, shared_down));
+    async fn run(&mut self, head: &[u8], client: &mut Client, way: &mut impl Way) -> Result<Outcome, Failure> {
         let Client {
             stream,
             buf,
@@ -164,13 +120,13 @@ impl Adapting<'_> {
             ..
         } = client;
         let (mut client_in, mut client_out) = tokio::io::split(stream);
-        let (mut up_in, mut up_out) = tokio::io::split(&mut upstream.stream);
         let counts = self.counts;
-        let mut client_out = Out::new(&mut client_out, counts, &counts.client_written, &down);
-        let mut up_out = Out::new(&mut up_out, counts, &counts.remote_written, &up);
+        // The escaper's limit is known once there is an upstream.
+        let down = Speed::new(&self.task.pumps(None).1, self.task.shared_limits().1);
+        let mut early_out = Out::new(&mut client_out, counts, &counts.client_written, &down);
         // The body is wanted here whatever the origin thinks of it.
         if self.request.expect_continue && buf.is_empty() {
-            let sent = client_out.write(CONTINUE, self.idle).await;
+            let sent = early_out.write(CONTINUE, self.idle).await;
             sent.map_err(|error| Failure::early(TaskError::ClientWrite(error)))?;
         }
         self.request.body_taken = !self.request.framing.is_empty();
@@ -185,25 +141,45 @@ impl Adapting<'_> {
             ended: &request_read,
         });
         let asked = self.ask_about_request(head, source, peers.client).await;
-        let (adapted, body, shared) = match asked.map_err(Failure::early)? {
-            Asked::Goes(adapted, body, shared) => (adapted, body, shared),
+        let (adapted, mut body) = match asked.map_err(Failure::early)? {
+            Asked::Goes(adapted, body) => (adapted, body),
             Asked::Answered(head, body) => {
                 let request_done = request_read.load(Ordering::Relaxed);
-                return self.answer(&head, body, request_done, &mut client_out).await;
+                return self.answer((&head, body), request_done, timer, &mut early_out).await;
             }
         };
         self.request.awaits = adapted.awaits;
+        let may_repeat = body.is_none() && way.may_repeat();
+        let mut again = false;
+        loop {
+            let upstream = way.upstream(self.task, again).await.map_err(Failure::early)?;
+            let message = (&adapted, body.take());
+            let exchanged = self.exchange(message, &request_read, upstream, (&mut client_out, timer, peers.client));
+            match exchanged.await {
+                Err(failure) if failure.unheard && may_repeat && !again => again = true,
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Sends the request, and brings its response back.
+    async fn exchange<S: BodySource>(
+        &mut self,
+        (adapted, body): (&AdaptedRequest, Option<Body<S>>),
+        request_read: &AtomicBool,
+        upstream: &mut Upstream,
+        (client_out, timer, client): (&mut (impl AsyncWrite + Unpin), &mut Timer, SocketAddr),
+    ) -> Result<Outcome, Failure> {
+        let (up, down) = self.task.pumps(upstream.limit);
+        let (shared_up, shared_down) = self.task.shared_limits();
+        let (up, down) = (Speed::new(&up, shared_up), Speed::new(&down, shared_down));
+        let (mut up_in, mut up_out) = tokio::io::split(&mut upstream.stream);
+        let counts = self.counts;
+        let mut client_out = Out::new(client_out, counts, &counts.client_written, &down);
+        let mut up_out = Out::new(&mut up_out, counts, &counts.remote_written, &up);
         self.task.note_request_sent(body.is_none());
-        let mut upload = Upload {
-            future: Box::pin(send_message(
-                &adapted.head,
-                body,
-                adapted.framing,
-                &mut up_out,
-                self.idle,
-            )),
-            sending: Sending::Going,
-        };
+        let sending = send_message(&adapted.head, body, adapted.framing, &mut up_out, self.idle);
+        let mut upload = Upload::new(sending);
         let mut inlet = Inlet {
             reader: &mut up_in,
             buf: &mut upstream.buf,
@@ -234,7 +210,7 @@ impl Adapting<'_> {
             side: Side::Upstream,
             ended: &response_read,
         });
-        let asking = self.ask_about_response((&adapted.head, &shared), &response, source, peers.client);
+        let asking = self.ask_about_response(adapted, &response, source, client);
         let (new_head, body) = upload.beside(asking).await.map_err(Failure::early)?;
         let response = match &new_head {
             Some(bytes) => final_head(bytes, self.request.awaits).map_err(Failure::early)?,
@@ -278,7 +254,7 @@ impl Adapting<'_> {
         };
         let Adaptation { services, tasks } = self.adaptation;
         let Adapted { verdict, body, shared } = services.reqmod(&ask, source, tasks).await?;
-        let adapted = match verdict {
+        let mut adapted = match verdict {
             Verdict::Unchanged => {
                 let mut head = original.clone();
                 head.remove("expect");
@@ -286,18 +262,20 @@ impl Adapting<'_> {
                     head: forward_request(&head, &original),
                     framing: head.framing,
                     awaits: head.method.awaits(),
+                    shared: Vec::new(),
                 }
             }
             Verdict::Request(bytes) => adapted_request(&bytes, &original, body.is_some())?,
             Verdict::Response(bytes) => return Ok(Asked::Answered(bytes, body)),
         };
-        Ok(Asked::Goes(adapted, body, shared))
+        adapted.shared = shared;
+        Ok(Asked::Goes(adapted, body))
     }
 
-    /// Asks what becomes of the response to a request with this head, for which REQMOD has given these lines.
+    /// Asks what becomes of the response to a request.
     async fn ask_about_response<S: BodySource>(
         &self,
-        (request_head, shared): (&[u8], &[u8]),
+        request: &AdaptedRequest,
         response: &ResponseHead<'_>,
         source: Option<S>,
         client: SocketAddr,
@@ -305,13 +283,13 @@ impl Adapting<'_> {
         let mut response_head = Vec::new();
         response.forward(&ForwardResponse::default(), &mut response_head);
         let ask = Ask {
-            request_head,
+            request_head: &request.head,
             response_head: &response_head,
             client,
             user: self.user.as_deref(),
             upgrade: None,
             transformed_from: None,
-            shared,
+            shared: &request.shared,
             idle: self.idle,
         };
         let Adaptation { services, tasks } = self.adaptation;
@@ -326,27 +304,25 @@ impl Adapting<'_> {
     /// Answers the request with what REQMOD has said.
     async fn answer<B: BodySource>(
         &mut self,
-        head: &[u8],
-        body: Option<B>,
+        (head, body): (&[u8], Option<B>),
         request_done: bool,
+        timer: &mut Timer,
         client: &mut Out<'_, impl AsyncWrite + Unpin>,
     ) -> Result<Outcome, Failure> {
         let response = final_head(head, self.request.awaits).map_err(Failure::early)?;
         self.task.note_reply(response.status);
         let persists = self.request.keep_alive && request_done;
         let (out, framing, persists) = self
-            .response_out(response, body.is_some(), persists)
+            .response_out(response, body.is_some(), persists, b"")
             .map_err(Failure::early)?;
-        match send_message(&out, body, framing, client, self.idle).await {
-            Ok(()) => Ok(Outcome::Done(Done {
-                client_persists: persists,
-                upstream_persists: true,
-                private: false,
-                request_done,
-            })),
-            Err(Stop::Sink(error)) => Err(Failure::late(TaskError::ClientWrite(error))),
-            Err(Stop::Source(error)) => Err(Failure::late(error)),
-        }
+        let sending = send_message(&out, body, framing, client, self.idle);
+        self.deliver(sending, |_| (), timer).await.map_err(Failure::late)?;
+        Ok(Outcome::Done(Done {
+            client_persists: persists,
+            upstream_persists: true,
+            private: false,
+            request_done,
+        }))
     }
 
     /// Waits for a final head while the request goes on; it is at the front of what is given back. Hands on 1xx.
@@ -460,7 +436,7 @@ impl Adapting<'_> {
         }
         self.task.note_response_head(response.status);
         let mut extra = Vec::new();
-        self.setting.put_headers(response, &mut extra);
+        self.setting.put_headers(self.task.path(), response, &mut extra);
         let mut out = Vec::new();
         let how = ForwardResponse {
             connection: Connection::Upgrade,
@@ -487,16 +463,31 @@ impl Adapting<'_> {
         client: &mut Out<'_, impl AsyncWrite + Unpin>,
     ) -> Result<bool, Failure> {
         let status = response.status;
+        let mut extra = Vec::new();
+        self.setting.put_headers(self.task.path(), &response, &mut extra);
         let (out, framing, persists) = self
-            .response_out(response, body.is_some(), persists)
+            .response_out(response, body.is_some(), persists, &extra)
             .map_err(Failure::early)?;
         self.task.note_reply(status);
-        let mut download = Box::pin(send_message(&out, body, framing, client, self.idle));
+        let download = send_message(&out, body, framing, client, self.idle);
+        let beside = |cx: &mut Context<'_>| drop(upload.poll(cx));
+        self.deliver(download, beside, timer).await.map_err(Failure::late)?;
+        Ok(persists)
+    }
+
+    /// Sends a message, and does something else meanwhile, for as long as anything moves.
+    async fn deliver(
+        &self,
+        sending: impl Future<Output = Result<(), Stop>>,
+        mut beside: impl FnMut(&mut Context<'_>),
+        timer: &mut Timer,
+    ) -> Result<(), TaskError> {
+        let mut sending = Box::pin(sending);
         let mut stall = Stall::new(self.task);
         stall.arm(timer);
-        let ended = poll_fn(|cx| {
-            let _ = upload.poll(cx);
-            if let Poll::Ready(sent) = download.as_mut().poll(cx) {
+        poll_fn(|cx| {
+            beside(cx);
+            if let Poll::Ready(sent) = sending.as_mut().poll(cx) {
                 return Poll::Ready(sent.map_err(|stop| match stop {
                     Stop::Sink(error) => TaskError::ClientWrite(error),
                     Stop::Source(error) => error,
@@ -512,9 +503,8 @@ impl Adapting<'_> {
                     self.task.log(Event::Periodic);
                 }
             }
-        });
-        ended.await.map_err(Failure::late)?;
-        Ok(persists)
+        })
+        .await
     }
 
     /// The head to send, how its body is framed, and whether the client's connection can go on behind it.
@@ -523,12 +513,11 @@ impl Adapting<'_> {
         mut response: ResponseHead<'_>,
         has_body: bool,
         persists: bool,
+        extra: &[u8],
     ) -> Result<(Vec<u8>, BodyFraming, bool), TaskError> {
         let http11 = self.request.http11;
         let reply = Reply::new(&mut response, has_body, http11)?;
         let persists = persists && reply.framing != BodyFraming::UntilClose;
-        let mut extra = Vec::new();
-        self.setting.put_headers(&response, &mut extra);
         let how = ForwardResponse {
             connection: match (persists, http11) {
                 (true, true) => Connection::Implied,
@@ -536,7 +525,7 @@ impl Adapting<'_> {
                 (false, _) => Connection::Close,
             },
             body: reply.how,
-            extra: &extra,
+            extra,
         };
         let mut out = Vec::new();
         response.forward(&how, &mut out);

@@ -22,8 +22,9 @@ use sluice_io::pump::{Framing, Meter as _, Pump, PumpEnd, PumpError};
 use tokio::time::Instant;
 
 use crate::client::{Client, Fill, Stall, poll_fill, write_all};
+use crate::connect::Path;
 use crate::error::TaskError;
-use crate::http::adapt::{self, Adaptation};
+use crate::http::adapt::{self, Adaptation, Standing};
 use crate::http::body::Body;
 use crate::task::Task;
 use crate::traffic::{Downwards, Upwards};
@@ -51,8 +52,8 @@ pub(crate) trait Setting {
     fn terms(&self) -> &Terms;
     /// Whether the client's connection ends with this response.
     fn is_ending(&self, head: &ResponseHead<'_>) -> bool;
-    /// Appends what the response's head gets beside its own fields.
-    fn put_headers(&self, head: &ResponseHead<'_>, out: &mut Vec<u8>);
+    /// Appends what the head of a response that came by `path` gets beside its own fields.
+    fn put_headers(&self, path: &Path, head: &ResponseHead<'_>, out: &mut Vec<u8>);
     /// What adapts the messages, if anything does.
     fn adaptation(&self) -> Option<Adaptation<'_>>;
 }
@@ -183,7 +184,7 @@ impl Exchange<'_> {
             && self.request.awaits != Awaits::Connect
         {
             // A large future that most exchanges have no use for.
-            return Box::pin(adapt::run(self, adaptation, client, upstream)).await;
+            return Box::pin(adapt::run(self, adaptation, client, &mut Standing(upstream))).await;
         }
         let mut upload = self.send_request(client, upstream).await?;
         let limits = self.setting.terms().response_limits;
@@ -457,7 +458,7 @@ impl Exchange<'_> {
             extra: b"",
         };
         let mut extra = Vec::new();
-        self.setting.put_headers(head, &mut extra);
+        self.setting.put_headers(self.task.path(), head, &mut extra);
         let mut out = buffer::take();
         head.forward(&ForwardResponse { extra: &extra, ..how }, &mut out);
         let keep = Keep {
@@ -614,7 +615,7 @@ impl Exchange<'_> {
             return Err(Failure::early(TaskError::UnwantedUpgrade));
         }
         let mut extra = Vec::new();
-        self.setting.put_headers(head, &mut extra);
+        self.setting.put_headers(self.task.path(), head, &mut extra);
         let mut out = buffer::take();
         head.forward(
             &ForwardResponse {

@@ -13,8 +13,8 @@ use crate::audit::Auditor;
 use crate::client::Client;
 use crate::connect::{Connect, Path};
 use crate::error::TaskError;
-use crate::http::adapt::Adaptation;
-use crate::http::exchange::{Done, Exchange, Failure, Outcome, Setting, Terms, Upstream};
+use crate::http::adapt::{self, Adaptation, Way};
+use crate::http::exchange::{self, Done, Exchange, Failure, Outcome, Setting, Terms, Upstream};
 use crate::http::plan::Forward;
 use crate::http::pool::{Kept, Key, Tls};
 use crate::http::reply;
@@ -23,6 +23,7 @@ use crate::server::http_proxy::{HttpProxy, Session};
 use crate::task::{Peers, Task, TaskKind};
 use crate::tunnel;
 use crate::user::Permit;
+use crate::worker::Worker;
 
 /// What becomes of a client's connection after a request.
 pub(crate) enum After {
@@ -49,11 +50,19 @@ pub(crate) async fn run(session: &mut Session, mut client: Box<Client>, mut requ
         notes,
     );
     task.traffic.read_client(request.received);
+    let repeatable = request.is_repeatable();
     let mut forwarding = Forwarding {
-        server: &server,
-        session,
+        route: Route {
+            server: &server,
+            session,
+            upstream: &request.upstream,
+            tls: request.tls,
+            path_index: request.path_index,
+            keepalive: request.upstream_keepalive,
+        },
         task: &mut task,
-        request: &mut request,
+        message: &mut request.message,
+        repeatable,
     };
     match forwarding.run(&mut client).await {
         Ok((Outcome::Done(done), _)) => {
@@ -100,9 +109,8 @@ struct Origin {
 /// What this server's exchanges are bound by.
 struct OfServer<'a> {
     terms: Terms,
-    session: &'a Session,
-    path: &'a Path,
-    auditor: Option<&'a Auditor>,
+    server: &'a HttpProxy,
+    worker: &'a Worker,
 }
 
 impl Setting for OfServer<'_> {
@@ -111,81 +119,166 @@ impl Setting for OfServer<'_> {
     }
 
     fn is_ending(&self, _: &ResponseHead<'_>) -> bool {
-        self.session.is_ending()
+        self.server.is_ending(self.worker)
     }
 
-    fn put_headers(&self, head: &ResponseHead<'_>, out: &mut Vec<u8>) {
-        self.session.server.options.put_upstream_headers(head, self.path, out);
+    fn put_headers(&self, path: &Path, head: &ResponseHead<'_>, out: &mut Vec<u8>) {
+        self.server.options.put_upstream_headers(head, path, out);
     }
 
     fn adaptation(&self) -> Option<Adaptation<'_>> {
-        self.auditor.map(|auditor| Adaptation {
-            services: &auditor.icap,
-            tasks: &self.session.worker.tasks,
-        })
+        // What is adapted has its own way to the upstream.
+        None
     }
 }
 
 /// A request at work.
 struct Forwarding<'a> {
-    server: &'a Arc<HttpProxy>,
-    session: &'a mut Session,
+    route: Route<'a>,
     task: &'a mut Task,
-    request: &'a mut Forward,
+    message: &'a mut exchange::Request,
+    /// It may be sent once more.
+    repeatable: bool,
 }
 
 impl Forwarding<'_> {
     /// Serves the request; the upstream comes back where it is still needed.
     async fn run(&mut self, client: &mut Client) -> Result<(Outcome, Option<Upstream>), Failure> {
-        let auditor = self.server.common.auditor.as_deref();
-        let auditor = auditor.filter(|auditor| auditor.adapts_request(self.task.permit()));
-        let (mut upstream, mut origin) = self.upstream(&client.peers, false).await.map_err(Failure::early)?;
+        let server = self.route.server;
+        let auditor = server.common.auditor.as_deref();
+        if let Some(auditor) = auditor.filter(|auditor| auditor.adapts_request(self.task.permit())) {
+            // A large future that most requests have no use for.
+            return Box::pin(self.run_adapted(client, auditor)).await;
+        }
+        let (mut upstream, mut origin) = self.open(client, false).await?;
         loop {
             let setting = OfServer {
-                terms: Terms {
-                    response_timeout: self.response_timeout(),
-                    ..self.server.options.terms
-                },
-                session: self.session,
-                path: &origin.path,
-                auditor,
+                terms: self.terms(),
+                server,
+                worker: &self.route.session.worker,
             };
             let mut exchange = Exchange {
                 setting: &setting,
                 task: self.task,
-                request: &mut self.request.message,
+                request: self.message,
             };
             match exchange.run(client, &mut upstream).await {
                 Ok(Outcome::Done(done)) => {
-                    self.keep(upstream, origin, &done);
+                    self.route.keep(self.task, upstream, origin, &done);
                     return Ok((Outcome::Done(done), None));
                 }
                 Ok(outcome) => return Ok((outcome, Some(upstream))),
-                Err(failure) if failure.unheard && self.request.is_repeatable() => {
-                    if let Some(permit) = self.task.permit() {
-                        permit.renewed();
-                    }
-                    (upstream, origin) = self.upstream(&client.peers, true).await.map_err(Failure::early)?;
+                Err(failure) if failure.unheard && self.repeatable => {
+                    (upstream, origin) = self.open(client, true).await?;
                 }
                 Err(failure) => return Err(failure),
             }
         }
     }
 
-    /// A kept connection, or a new one.
-    async fn upstream(&mut self, peers: &Peers, fresh: bool) -> Result<(Upstream, Origin), TaskError> {
-        if !fresh && let Some(escaper) = self.server.escapers.reusable(self.server.escaper) {
-            let key = self.key(escaper.generation);
+    async fn open(&mut self, client: &Client, again: bool) -> Result<(Upstream, Origin), Failure> {
+        let opened = self.route.open(&client.peers, self.task, again).await;
+        opened.map_err(Failure::early)
+    }
+
+    /// The same for a request that services adapt. An upstream is opened once they let it go on.
+    async fn run_adapted(
+        &mut self,
+        client: &mut Client,
+        auditor: &Auditor,
+    ) -> Result<(Outcome, Option<Upstream>), Failure> {
+        let worker = Arc::clone(&self.route.session.worker);
+        let setting = OfServer {
+            terms: self.terms(),
+            server: self.route.server,
+            worker: &worker,
+        };
+        let adaptation = Adaptation {
+            services: &auditor.icap,
+            tasks: &worker.tasks,
+        };
+        let mut way = ToOrigin {
+            route: &mut self.route,
+            peers: client.peers.clone(),
+            repeatable: self.repeatable,
+            opened: None,
+        };
+        let mut exchange = Exchange {
+            setting: &setting,
+            task: self.task,
+            request: self.message,
+        };
+        let outcome = adapt::run(&mut exchange, adaptation, client, &mut way).await?;
+        Ok(match (outcome, way.opened) {
+            (Outcome::Done(done), Some((upstream, origin))) => {
+                self.route.keep(self.task, upstream, origin, &done);
+                (Outcome::Done(done), None)
+            }
+            (outcome, opened) => (outcome, opened.map(|(upstream, _)| upstream)),
+        })
+    }
+
+    fn terms(&self) -> Terms {
+        let terms = self.route.server.options.terms;
+        let permit = self.task.permit();
+        Terms {
+            response_timeout: permit.map_or(terms.response_timeout, |permit| {
+                permit.response_timeout(terms.response_timeout)
+            }),
+            ..terms
+        }
+    }
+}
+
+/// The way of a request that services adapt.
+struct ToOrigin<'w, 'r> {
+    route: &'w mut Route<'r>,
+    peers: Peers,
+    repeatable: bool,
+    opened: Option<(Upstream, Origin)>,
+}
+
+impl Way for ToOrigin<'_, '_> {
+    async fn upstream(&mut self, task: &mut Task, again: bool) -> Result<&mut Upstream, TaskError> {
+        let opened = self.route.open(&self.peers, task, again).await?;
+        Ok(&mut self.opened.insert(opened).0)
+    }
+
+    fn may_repeat(&self) -> bool {
+        self.repeatable
+    }
+}
+
+/// Where a request goes, and who opens the way.
+struct Route<'a> {
+    server: &'a Arc<HttpProxy>,
+    session: &'a mut Session,
+    upstream: &'a sluice_addr::Upstream,
+    /// The origin is spoken to over TLS.
+    tls: bool,
+    path_index: Option<u64>,
+    /// How long its connection waits for another request; `None`: it is not kept.
+    keepalive: Option<Duration>,
+}
+
+impl Route<'_> {
+    /// A kept connection, or a new one; the latter if a kept one was closed before it had answered.
+    async fn open(&mut self, peers: &Peers, task: &mut Task, again: bool) -> Result<(Upstream, Origin), TaskError> {
+        if again && let Some(permit) = task.permit() {
+            permit.renewed();
+        }
+        if !again && let Some(escaper) = self.server.escapers.reusable(self.server.escaper) {
+            let key = self.key(task, escaper.generation);
             let kept = self
                 .session
                 .take_private(&key)
                 .or_else(|| self.session.worker.pool.take(&key));
             if let Some(kept) = kept {
                 escaper.stats.mine().task_total.add(1);
-                if let Some(permit) = self.task.permit() {
+                if let Some(permit) = task.permit() {
                     permit.reused();
                 }
-                self.task.connected(&escaper.stats, &kept.path, Some(true));
+                task.connected(&escaper.stats, &kept.path, Some(true));
                 let upstream = Upstream {
                     stream: kept.stream,
                     buf: ReadBuffer::default(),
@@ -200,61 +293,61 @@ impl Forwarding<'_> {
             }
         }
         // Connecting is rare and a large future: it gets memory of its own.
-        Box::pin(self.connect(peers)).await
+        Box::pin(self.connect(peers, task)).await
     }
 
-    fn key(&self, escaper: u64) -> Key {
-        let permit = self.task.permit();
+    fn key(&self, task: &Task, escaper: u64) -> Key {
+        let permit = task.permit();
         let site = permit.and_then(Permit::tls_client);
         Key {
             escaper,
             user: permit.map(|permit| permit.user.id),
             egress: permit.and_then(Permit::egress).map(|egress| egress.addr.clone()),
-            tls: match (self.request.tls, site) {
+            tls: match (self.tls, site) {
                 (false, _) => Tls::Plain,
                 (true, None) => Tls::Server(self.server.generation),
                 (true, Some((_, id))) => Tls::Site(*id),
             },
-            path_index: self.request.path_index,
-            upstream: self.request.upstream.clone(),
+            path_index: self.path_index,
+            upstream: self.upstream.clone(),
         }
     }
 
-    async fn connect(&mut self, peers: &Peers) -> Result<(Upstream, Origin), TaskError> {
-        self.task.set_stage(Stage::Connecting);
+    async fn connect(&mut self, peers: &Peers, task: &mut Task) -> Result<(Upstream, Origin), TaskError> {
+        task.set_stage(Stage::Connecting);
         let connect = Connect {
-            upstream: &self.request.upstream,
-            task_id: self.task.id,
+            upstream: self.upstream,
+            task_id: task.id,
             client: peers.client,
             server: peers.server,
-            path_index: self.request.path_index,
-            permit: self.task.traffic.permit.as_deref(),
+            path_index: self.path_index,
+            permit: task.traffic.permit.as_deref(),
             worker: &self.session.worker,
         };
         let connected = match self.server.escapers.connect(self.server.escaper, &connect).await {
             Ok(connected) => connected,
             Err(failed) => {
-                self.task.not_connected(&failed.escaper.stats, &failed.failure.path);
+                task.not_connected(&failed.escaper.stats, &failed.failure.path);
                 return Err(failed.failure.error.into());
             }
         };
         let (mut stream, mut path) = (connected.opened.stream, connected.opened.path);
-        let tls_client = self.task.permit().and_then(Permit::tls_client);
+        let tls_client = task.permit().and_then(Permit::tls_client);
         let tls_client = tls_client.map_or(&self.server.tls_client, |(connector, _)| connector);
-        if self.task.is_logged() || self.server.options.tells_path() {
+        if task.is_logged() || self.server.options.tells_path() {
             path.local = stream.plain().and_then(|tcp| tcp.local_addr().ok());
         }
-        if self.request.tls {
-            stream = match handshake(tls_client, &self.request.upstream, stream).await {
+        if self.tls {
+            stream = match handshake(tls_client, self.upstream, stream).await {
                 Ok(stream) => stream,
                 Err(error) => {
                     connected.escaper.log_tls_failure(&connect, &path, &error);
-                    self.task.not_connected(&connected.escaper.stats, &path);
+                    task.not_connected(&connected.escaper.stats, &path);
                     return Err(TaskError::UpstreamTls(error));
                 }
             };
         }
-        self.task.connected(&connected.escaper.stats, &path, Some(false));
+        task.connected(&connected.escaper.stats, &path, Some(false));
         let upstream = Upstream {
             stream,
             buf: ReadBuffer::default(),
@@ -268,21 +361,15 @@ impl Forwarding<'_> {
         Ok((upstream, origin))
     }
 
-    fn response_timeout(&self) -> Duration {
-        let of_server = self.server.options.terms.response_timeout;
-        let permit = self.task.permit();
-        permit.map_or(of_server, |permit| permit.response_timeout(of_server))
-    }
-
     /// Keeps the upstream connection for another request, if it is fit for that.
-    fn keep(&mut self, upstream: Upstream, origin: Origin, done: &Done) {
-        let Some(expire) = self.request.upstream_keepalive else {
+    fn keep(&mut self, task: &Task, upstream: Upstream, origin: Origin, done: &Done) {
+        let Some(expire) = self.keepalive else {
             return;
         };
         if !done.upstream_persists || self.server.escapers.reusable(self.server.escaper).is_none() {
             return;
         }
-        let key = self.key(origin.generation);
+        let key = self.key(task, origin.generation);
         let kept = Kept::new(upstream.stream, origin.path, upstream.limit, expire);
         if done.private {
             self.session.keep_private(key, kept);

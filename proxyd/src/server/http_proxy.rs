@@ -316,6 +316,13 @@ impl HttpProxy {
     }
 }
 
+impl HttpProxy {
+    /// Whether connections end with the response at hand: the server was replaced, or the daemon stops.
+    pub(crate) fn is_ending(&self, worker: &Worker) -> bool {
+        self.common.is_retired() || worker.tasks.is_stopping()
+    }
+}
+
 /// A client's connection to this server, apart from the connection itself.
 pub(crate) struct Session {
     pub(crate) server: Arc<HttpProxy>,
@@ -327,9 +334,9 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// Whether connections end with the response at hand: the server was replaced, or the daemon stops.
+    /// Whether connections end with the response at hand.
     pub(crate) fn is_ending(&self) -> bool {
-        self.server.common.is_retired() || self.worker.tasks.is_stopping()
+        self.server.is_ending(&self.worker)
     }
 
     /// The client's own upstream connection, if it leads where it is needed.

@@ -30,6 +30,8 @@ pub(super) struct AdaptedRequest {
     pub(super) head: Vec<u8>,
     pub(super) framing: BodyFraming,
     pub(super) awaits: Awaits,
+    /// Field lines that REQMOD has given for RESPMOD.
+    pub(super) shared: Vec<u8>,
 }
 
 /// The head that a service has made of `original`, with the fields of our own hop.
@@ -55,6 +57,7 @@ pub(super) fn adapted_request(
         head: forward_request(&head, original),
         framing: head.framing,
         awaits: head.method.awaits(),
+        shared: Vec::new(),
     })
 }
 
