@@ -3,6 +3,7 @@
 //! A [`Task`] counts itself as alive while it exists; dropping it ends it, whatever way its owner went, and hands the
 //! finished record to the log. Where the log is discarded, no record is built.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -54,7 +55,12 @@ pub(crate) struct Task {
     record: Option<Box<TaskRecord>>,
     /// The request at hand, of those that are found inside of a tunnel.
     inner: Option<Box<InnerRequest>>,
+    /// Wants to know how it goes on and ends.
+    onlooker: Option<Onlooker>,
 }
+
+/// Is told of half-closes and of the end, whichever comes.
+pub(crate) type Onlooker = Box<dyn Fn(&dyn fmt::Display) + Send + Sync>;
 
 /// A request inside of a tunnel, which is no task of its own.
 struct InnerRequest {
@@ -120,6 +126,7 @@ impl Task {
             path: Path::default(),
             record,
             inner: None,
+            onlooker: None,
         };
         if udp {
             task.traffic.count_packets();
@@ -275,6 +282,11 @@ impl Task {
         Some(notes)
     }
 
+    /// Lets somebody know how the task goes on and ends.
+    pub(crate) fn watch(&mut self, onlooker: Onlooker) {
+        self.onlooker = Some(onlooker);
+    }
+
     /// A final head has come from the remote and goes on to the client.
     pub(crate) fn note_response_head(&mut self, status: u16) {
         self.note(|notes, now| {
@@ -346,6 +358,9 @@ impl Task {
 
     /// The end came otherwise; the first reason counts.
     pub(crate) fn failed(&mut self, error: &TaskError) {
+        if let Some(onlooker) = self.onlooker.take() {
+            onlooker(error);
+        }
         if let (Some(permit), TaskError::Connect(ConnectError::ForbiddenAddress { .. })) = (self.permit(), error) {
             permit.address_refused();
         }
@@ -392,6 +407,14 @@ impl Task {
 
     /// Writes a record of the task as it stands.
     pub(crate) fn log(&self, event: Event) {
+        if let Some(onlooker) = &self.onlooker
+            && event.is_half_close()
+        {
+            onlooker(&match event {
+                Event::ClientShutdown => "half-closed by client",
+                _ => "half-closed by upstream",
+            });
+        }
         if let Some(record) = &self.record
             && (event.is_half_close() || self.may_log())
         {
@@ -414,6 +437,9 @@ impl Task {
 impl Drop for Task {
     fn drop(&mut self) {
         self.server.stats.mine().task_ended.add(1);
+        if let Some(onlooker) = self.onlooker.take() {
+            onlooker(&TaskError::ServerQuit);
+        }
         if let Some(mut record) = self.record.take()
             && self.may_log()
         {

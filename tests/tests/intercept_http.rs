@@ -225,7 +225,8 @@ async fn an_upgrade_becomes_a_tunnel_and_a_refused_one_leaves_the_connection_in_
                 "/ws" => {
                     assert_eq!(request.header("upgrade"), Some("websocket"));
                     conn.write(
-                        b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nfirst",
+                        b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                          Sec-WebSocket-Protocol: chat\r\n\r\nfirst",
                     )?;
                     while let Some(bytes) = conn.some()? {
                         conn.write(&bytes)?;
@@ -244,7 +245,10 @@ async fn an_upgrade_becomes_a_tunnel_and_a_refused_one_leaves_the_connection_in_
     let proxyd = looking("").await;
     let mut wire = tunnel(&proxyd, &origin).await;
     let upgrade = |path: &str, to: &str| {
-        format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: {to}\r\n\r\n")
+        format!(
+            "GET {path} HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: {to}\r\nOrigin: http://b\r\n\
+             Sec-WebSocket-Version: 13\r\n\r\n"
+        )
     };
     let refused = wire.ask(upgrade("/no", "websocket")).await;
     assert_eq!((refused.status, refused.body.as_slice()), (403, &b"nope"[..]));
@@ -258,8 +262,18 @@ async fn an_upgrade_becomes_a_tunnel_and_a_refused_one_leaves_the_connection_in_
     );
     assert_eq!(wire.exactly(5).await, b"first");
     assert_eq!(wire.echo(b"\x81\x05hello").await, b"\x81\x05hello");
-    drop(wire);
+    // What the server still has to say comes behind the client's end.
+    wire.send(b"\x81\x02by").await;
+    wire.finish().await;
+    assert_eq!(wire.rest().await, b"\x81\x02by");
     assert_eventually!(finished(&proxyd).len() == 1);
+    let websocket = intercepted(&proxyd, "H1Websocket");
+    let said: Vec<_> = websocket.iter().map(|record| &record["msg"]).collect();
+    assert_eq!(said, ["half-closed by client", "closed by client"]);
+    let told = |record: &Value| {
+        ["ws_resource_name", "ws_origin", "ws_sub_protocol", "ws_version"].map(|key| record[key].clone())
+    };
+    assert_eq!(told(&websocket[1]), ["/ws", "http://b", "chat", "13"].map(Value::from));
     let record = &intercepted(&proxyd, "HttpUpgrade")[0];
     assert_eq!(
         (&record["next_protocol"], &record["uri"], &record["rsp_status"]),

@@ -22,7 +22,7 @@ use tokio::io::AsyncWrite as _;
 use super::config::AuditorConfig;
 use super::intercept::{Detail, RequestNotes, Subject};
 use super::tls::Sides;
-use super::websocket;
+use super::websocket::{self, Handshake};
 use crate::client::{Client, Fill, poll_fill};
 use crate::connect::Path;
 use crate::error::TaskError;
@@ -62,8 +62,8 @@ pub(crate) enum End {
 pub(crate) enum Next {
     /// A tunnel to this place, as the server has agreed to.
     Connect(Target),
-    /// A protocol, by the name that the server has given it.
-    Upgrade(Box<str>),
+    /// A protocol, by the name that the server has given it; with what is said of a WebSocket, if that is logged.
+    Upgrade(Box<str>, Option<Box<Handshake>>),
 }
 
 impl H1Interception {
@@ -137,6 +137,8 @@ struct Planned {
     received_at: Timestamp,
     host: Option<Box<str>>,
     notes: ForwardNotes,
+    /// What it says of a WebSocket.
+    websocket: Option<Box<Handshake>>,
 }
 
 /// What happens between two requests.
@@ -221,11 +223,18 @@ impl H1Connection<'_> {
                     say_goodbye(&mut upstream).await;
                     return Ok(End::Closed);
                 }
-                Ok(Outcome::Upgraded { first, protocol }) => {
+                Ok(Outcome::Upgraded {
+                    first,
+                    protocol,
+                    sub_protocol,
+                }) => {
                     upstream.buf.put(&first);
+                    if let Some(websocket) = &mut planned.websocket {
+                        websocket.sub_protocol = sub_protocol;
+                    }
                     let next = match planned.connect {
                         Some(target) => Next::Connect(target),
-                        None => Next::Upgrade(protocol.unwrap_or_default()),
+                        None => Next::Upgrade(protocol.unwrap_or_default(), planned.websocket.take()),
                     };
                     return Ok(End::Left(Sides { client, upstream }, next));
                 }
@@ -380,6 +389,20 @@ impl H1Connection<'_> {
             let mut names = protocol.split(|&b| b == b',').map(<[u8]>::trim_ascii);
             names.all(|name| !name.eq_ignore_ascii_case(b"h2c"))
         }) && head.framing.is_empty();
+        let logged = self.subject.log.enabled();
+        let is_websocket = head.upgrade.is_some_and(websocket::is_among);
+        let websocket = (upgrade && logged && is_websocket).then(|| {
+            let text = |name| {
+                head.field(name)
+                    .map(|field| String::from_utf8_lossy(field.value).into())
+            };
+            Box::new(Handshake {
+                resource: head.raw_target.into(),
+                origin: text("origin"),
+                sub_protocol: None,
+                version: text("sec-websocket-version"),
+            })
+        });
         let mut extra = Vec::new();
         let line = match &target {
             // A server knows itself by the path alone (RFC 9112 §3.2.1).
@@ -405,8 +428,8 @@ impl H1Connection<'_> {
         };
         let mut out = buffer::take();
         head.forward(&how, &mut out);
-        let logged = self.subject.log.enabled();
         Ok(Planned {
+            websocket,
             message: exchange::Request {
                 head: out,
                 framing: head.framing,

@@ -37,8 +37,6 @@ pub(crate) use self::stream::{StreamError, StreamKind, StreamNote};
 const LINGER: Duration = Duration::from_secs(2);
 /// A client may take back so many requests right after it has made them; more only while it lets as many go on.
 const MAX_TAKEN_BACK: u64 = 100;
-/// What counts as right after.
-const TAKEN_BACK_WITHIN: Duration = Duration::from_secs(1);
 /// `current_max_send_streams` before the upstream has sent its SETTINGS; no value that it can have sent.
 const NO_SETTINGS: usize = usize::MAX - 1;
 
@@ -334,12 +332,10 @@ where
                 // The upstream first: what it has sent is passed on in the same turn.
                 self.poll_upstream(cx);
                 let mut progress = false;
-                while let Poll::Ready(Some(note)) = streams.poll_next_unpin(cx) {
+                while let Poll::Ready(Some(taken_back)) = streams.poll_next_unpin(cx) {
                     progress = true;
                     self.idle_since = Instant::now();
-                    let is_flood = self.is_flood(&note);
-                    watch.stream_ended(note);
-                    if is_flood {
+                    if self.is_flood(taken_back) {
                         self.error.get_or_insert(H2Error::ClientFlood);
                         return Poll::Ready(());
                     }
@@ -438,11 +434,8 @@ where
     }
 
     /// Whether this end of a stream is one too many of its kind (CVE-2023-44487).
-    fn is_flood(&mut self, note: &StreamNote) -> bool {
-        let early = note.head_received.is_none() && note.started.elapsed() < TAKEN_BACK_WITHIN;
-        if early && matches!(note.error, Some(StreamError::ClientReset(_))) {
-            self.taken_back += 1;
-        }
+    fn is_flood(&mut self, taken_back: bool) -> bool {
+        self.taken_back += u64::from(taken_back);
         self.taken_back > MAX_TAKEN_BACK.max(self.total / 2)
     }
 

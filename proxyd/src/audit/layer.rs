@@ -7,7 +7,7 @@ use sluice_sniff::Protocol;
 
 use super::h1::{End, Next};
 use super::h2;
-use super::intercept::Subject;
+use super::intercept::{Detail, Subject};
 use super::tls::{Outcome, Sides, of_alpn};
 use super::{Flow, InspectSource, inspect, websocket};
 use crate::error::TaskError;
@@ -74,10 +74,19 @@ pub(super) async fn http1(mut flow: Box<Flow>, sides: Sides) {
             flow.upstream = target;
             look_into(*flow, sides);
         }
-        Ok(End::Left(sides, Next::Upgrade(protocol))) if websocket::is_among(protocol.as_bytes()) => {
+        Ok(End::Left(sides, Next::Upgrade(protocol, handshake))) if websocket::is_among(protocol.as_bytes()) => {
+            if let Some(handshake) = handshake {
+                flow.task.watch(Box::new(move |how| {
+                    let detail = || Detail::Websocket {
+                        kind: "H1Websocket",
+                        handshake: handshake.clone(),
+                    };
+                    subject.log(detail, how);
+                }));
+            }
             look_into_known(*flow, (InspectSource::HttpUpgrade, Protocol::Websocket), sides);
         }
-        Ok(End::Left(sides, Next::Upgrade(_))) => look_into(*flow, sides),
+        Ok(End::Left(sides, Next::Upgrade(..))) => look_into(*flow, sides),
     }
 }
 

@@ -28,7 +28,9 @@ use tokio::time::Instant;
 
 use crate::client::{Client, Stall};
 use crate::error::TaskError;
-use crate::http::exchange::{Done, Exchange, Failure, Outcome, Request, Setting, Terms, Upstream, is_connection_bound};
+use crate::http::exchange::{
+    Done, Exchange, Failure, Outcome, Request, Setting, Terms, Upstream, is_connection_bound, sub_protocol,
+};
 use crate::icap::{Adapted, Ask, Body, BodySource, IcapError, Services, Verdict};
 use crate::record::Event;
 use crate::task::Task;
@@ -449,6 +451,7 @@ impl Adapting<'_> {
         Ok(Outcome::Upgraded {
             first: buf.take_all(),
             protocol: response.upgrade().map(|name| String::from_utf8_lossy(name).into()),
+            sub_protocol: sub_protocol(response),
         })
     }
 

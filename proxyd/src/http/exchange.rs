@@ -97,6 +97,8 @@ pub(crate) enum Outcome {
         first: Vec<u8>,
         /// What a 101 says is spoken now.
         protocol: Option<Box<str>>,
+        /// What it says is spoken inside of a WebSocket.
+        sub_protocol: Option<Box<str>>,
     },
 }
 
@@ -636,8 +638,15 @@ impl Exchange<'_> {
         Ok(Outcome::Upgraded {
             first: bytes.filled()[head.len..].to_vec(),
             protocol: head.upgrade().map(|name| String::from_utf8_lossy(name).into()),
+            sub_protocol: sub_protocol(head),
         })
     }
+}
+
+/// What a 101 says is spoken inside of a WebSocket (RFC 6455 §4.2.2).
+pub(crate) fn sub_protocol(head: &ResponseHead<'_>) -> Option<Box<str>> {
+    head.field("sec-websocket-protocol")
+        .map(|field| String::from_utf8_lossy(field.value).into())
 }
 
 /// What may be kept once the response is through.

@@ -3,6 +3,7 @@
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
@@ -52,13 +53,13 @@ pub(crate) struct StreamNote {
     pub(crate) started: Instant,
     pub(crate) started_at: Timestamp,
     /// When the request's head was sent, since the start; so are the others.
-    pub(crate) head_sent: Option<std::time::Duration>,
+    pub(crate) head_sent: Option<Duration>,
     /// The end of the request.
-    pub(crate) request_sent: Option<std::time::Duration>,
+    pub(crate) request_sent: Option<Duration>,
     /// The response's head.
-    pub(crate) head_received: Option<std::time::Duration>,
+    pub(crate) head_received: Option<Duration>,
     /// The end of the response.
-    pub(crate) response_received: Option<std::time::Duration>,
+    pub(crate) response_received: Option<Duration>,
     /// Sent to the client.
     pub(crate) status: Option<StatusCode>,
     /// Received from the upstream.
@@ -77,6 +78,8 @@ pub(crate) enum StreamError {
     ClientReset(Reason),
     #[error("the client's stream failed: {0}")]
     Client(h2::Error),
+    #[error("the connection ended before the stream")]
+    Cut,
     #[error("the client expects what is not known here")]
     Expectation,
     #[error("`{0}` is blocked by policy")]
@@ -101,20 +104,55 @@ pub(crate) enum StreamError {
     UpstreamFull,
 }
 
-/// Passes a request on, and its response back.
+/// What counts as right after a request.
+const TAKEN_BACK_WITHIN: Duration = Duration::from_secs(1);
+
+impl StreamNote {
+    /// Whether the client has taken its request back right after making it.
+    fn is_taken_back(&self) -> bool {
+        self.head_received.is_none()
+            && self.started.elapsed() < TAKEN_BACK_WITHIN
+            && matches!(self.error, Some(StreamError::ClientReset(_)))
+    }
+}
+
+/// A stream that is open. When it is dropped, what became of it is told.
+struct Open<'w, W: Watch> {
+    note: Option<StreamNote>,
+    has_ended: bool,
+    watch: &'w W,
+}
+
+impl<W: Watch> Drop for Open<'_, W> {
+    fn drop(&mut self) {
+        if let Some(mut note) = self.note.take() {
+            if !self.has_ended {
+                note.error = Some(StreamError::Cut);
+            }
+            self.watch.stream_ended(note);
+        }
+    }
+}
+
+/// Passes a request on, and its response back. Tells whether the client has taken it back right after making it.
 pub(super) async fn exchange<W: Watch>(
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
     requests: Option<SendRequest<Bytes>>,
     terms: Terms<'_>,
     watch: &W,
-) -> StreamNote {
+) -> bool {
     let (head, body) = request.into_parts();
     let protocol = head
         .extensions
         .get::<Protocol>()
         .map(|protocol| Box::from(protocol.as_str()));
-    let mut note = StreamNote {
+    let mut open = Open {
+        note: None,
+        has_ended: false,
+        watch,
+    };
+    let note = open.note.insert(StreamNote {
         kind: match protocol {
             Some(protocol) => StreamKind::ExtendedConnect(protocol),
             None if head.method == Method::CONNECT => StreamKind::Connect,
@@ -134,7 +172,7 @@ pub(super) async fn exchange<W: Watch>(
         origin_status: None,
         websocket: None,
         error: None,
-    };
+    });
     if matches!(&note.kind, StreamKind::ExtendedConnect(protocol) if &**protocol == "websocket") {
         let resource = head.uri.path_and_query().map_or("", |resource| resource.as_str());
         note.websocket = Some(Box::new(Handshake {
@@ -151,7 +189,7 @@ pub(super) async fn exchange<W: Watch>(
         let exchange = Exchange {
             body,
             respond: &mut respond,
-            note: &mut note,
+            note,
             settings: terms.settings,
         };
         match adapter {
@@ -167,7 +205,8 @@ pub(super) async fn exchange<W: Watch>(
         }
         note.error = Some(error);
     }
-    note
+    open.has_ended = true;
+    open.note.as_ref().is_some_and(StreamNote::is_taken_back)
 }
 
 /// The head that goes to the upstream, if this request may go there.
@@ -236,7 +275,7 @@ fn refuse(error: &StreamError, respond: &mut SendResponse<Bytes>, can_respond: b
             respond.send_reset(*reason);
             return None;
         }
-        StreamError::Client(_) | StreamError::ClientReset(_) => {
+        StreamError::Client(_) | StreamError::ClientReset(_) | StreamError::Cut => {
             respond.send_reset(Reason::CANCEL);
             return None;
         }

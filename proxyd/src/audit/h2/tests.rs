@@ -391,6 +391,32 @@ async fn host_is_sent_exactly_if_the_client_sent_it() {
     assert_eq!(taken.request.headers()["host"], "o.test");
 }
 
+#[tokio::test]
+async fn streams_that_are_open_when_the_client_leaves_have_their_records() {
+    let mut stage = Stage::new(settings()).await;
+    let (_waiting, _body, _taken) = stage.ask(post(), false).await;
+    let (answered, _body, mut taken) = stage.ask(get("https://o.test/"), true).await;
+    let _answer = taken.answer(200, false);
+    let _received = stage.drive(answered).await.unwrap().into_body();
+    stage.client_ended.shutdown().await;
+    drop(stage.upstream);
+    stage.ended.join_next().await.unwrap().unwrap().unwrap();
+    let seen = stage.seen.0.lock().unwrap();
+    let mut told: Vec<_> = seen
+        .iter()
+        .map(|note| {
+            (
+                note.client_stream,
+                note.status,
+                note.error.as_ref().map(ToString::to_string),
+            )
+        })
+        .collect();
+    told.sort();
+    let cut = || Some("the connection ended before the stream".to_owned());
+    assert_eq!(told, [(1, None, cut()), (3, Some(StatusCode::OK), cut())]);
+}
+
 /// H2-08.
 #[tokio::test]
 async fn an_upstream_that_goes_away_lets_running_streams_finish() {
