@@ -271,6 +271,13 @@ impl H1Connection<'_> {
         let outcome = exchange.run(client, upstream).await;
         buffer::recycle(std::mem::take(&mut planned.message.head));
         planned.notes = self.task.end_inner().unwrap_or_default();
+        if let Err(failure) = &outcome
+            && !failure.begun
+            && !failure.unheard
+        {
+            // As it is told below.
+            planned.notes.rsp_status = status_of(&failure.error).unwrap_or_default();
+        }
         outcome
     }
 
