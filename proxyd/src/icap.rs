@@ -9,6 +9,7 @@
 //! Connections are kept for each thread ([`pool`]), what the service offers is asked for when it is not known or its time
 //! is over ([`service`]). Where it cannot be reached, `bypass` decides; whatever goes wrong later fails the message.
 
+mod away;
 mod body;
 mod config;
 mod connection;

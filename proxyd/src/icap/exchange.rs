@@ -99,10 +99,8 @@ impl Service {
         tasks: &Tasks,
     ) -> Result<Adapted<S>, TaskError> {
         let mut upload = Upload::new(body);
-        let (mut connection, options) = match self.acquire(tasks, false).await {
-            Ok(acquired) => acquired,
-            Err(error) if self.may_be_bypassed(&error) => return Ok(Adapted::unchanged(upload, Vec::new())),
-            Err(error) => return Err(error.into()),
+        let Some((mut connection, options)) = self.reach(tasks).await? else {
+            return Ok(Adapted::unchanged(upload, Vec::new()));
         };
         let wanted = options.preview.filter(|_| !self.no_preview);
         let plan = upload.plan(wanted, self.preview_timeout).await?;

@@ -15,10 +15,11 @@ use percent_encoding::percent_decode_str;
 use sluice_config::value::{ConnectionPool, TcpMiscOpts};
 use sluice_icap::{BodyPart, Encapsulated, Limits, Method, Options, RequestHead, parse_response};
 use sluice_lifecycle::Tasks;
-use sluice_telemetry::{debug, warn};
+use sluice_telemetry::{debug, notice, warn};
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use tokio::time::timeout;
 
+use super::away::Away;
 use super::config::IcapServiceConfig;
 use super::connection::{Connection, Place};
 use super::error::IcapError;
@@ -50,8 +51,10 @@ pub(crate) struct Service {
     options: ArcSwapOption<Known>,
     /// Threads that use it.
     threads: AtomicUsize,
-    /// Messages that went on without it.
-    pub(super) bypassed: AtomicU64,
+    /// What is known of it when it may be bypassed.
+    away: Away,
+    /// Messages that went on without it since it was reached.
+    bypassed: AtomicU64,
 }
 
 /// What the service has said of itself.
@@ -132,20 +135,40 @@ impl Service {
             pool: config.icap_connection_pool,
             options: ArcSwapOption::empty(),
             threads: AtomicUsize::new(0),
+            away: Away::default(),
             bypassed: AtomicU64::new(0),
         }))
     }
 
-    /// Whether messages go on without it when it cannot be reached.
-    pub(super) fn may_be_bypassed(&self, error: &IcapError) -> bool {
-        if self.bypass {
-            let before = self.bypassed.fetch_add(1, Ordering::Relaxed);
-            if before == 0 {
-                warn!("an ICAP service cannot be reached and is bypassed"; "url" => &self.uri, "error" => %error);
-            }
-            debug!("an ICAP service is bypassed"; "url" => &self.uri, "error" => %error);
+    /// A connection for a message, and what the service offers; `None` if the message goes on without.
+    ///
+    /// # Errors
+    /// As [`acquire`](Self::acquire), unless the service may be bypassed.
+    pub(super) async fn reach(self: &Arc<Self>, tasks: &Tasks) -> Result<Option<(Connection, Options)>, IcapError> {
+        if !self.bypass {
+            return self.acquire(tasks, false).await.map(Some);
         }
-        self.bypass
+        let Some(attempt) = self.away.attempt() else {
+            self.bypassed.fetch_add(1, Ordering::Relaxed);
+            return Ok(None);
+        };
+        match self.acquire(tasks, false).await {
+            Ok(acquired) => {
+                if attempt.reached() {
+                    let bypassed = self.bypassed.swap(0, Ordering::Relaxed);
+                    notice!("an ICAP service is reached again"; "url" => &self.uri, "bypassed" => bypassed);
+                }
+                Ok(Some(acquired))
+            }
+            Err(error) => {
+                self.bypassed.fetch_add(1, Ordering::Relaxed);
+                if attempt.missed() {
+                    warn!("an ICAP service cannot be reached and is bypassed"; "url" => &self.uri, "error" => %error);
+                }
+                debug!("an ICAP service is bypassed"; "url" => &self.uri, "error" => %error);
+                Ok(None)
+            }
+        }
     }
 
     /// A connection, and what the service offers. With `fresh` it is one that was never used.
