@@ -110,6 +110,38 @@ async fn the_side_that_keeps_silent_is_the_one_to_blame() {
     assert!(matches!(silent, Err(TaskError::Idle)), "{silent:?}");
 }
 
+/// A body that somebody else looks after.
+struct Resting(Pieces);
+
+impl BodySource for Resting {
+    const MAY_REST: bool = true;
+
+    fn poll_data(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) -> Poll<Result<Flow, TaskError>> {
+        self.0.poll_data(cx, out)
+    }
+
+    fn trailers(&mut self) -> Vec<u8> {
+        self.0.trailers()
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_may_rest_is_waited_for_and_its_service_is_not() {
+    let ask = Ask {
+        idle: Duration::from_millis(200),
+        ..ask(POST, b"")
+    };
+    let body = || Some(Resting(Pieces::every(Duration::from_millis(500), &["a", "b"])));
+    let reply = new_request("POST /b HTTP/1.1\r\n\r\n", Some("2\r\nab\r\n0\r\n\r\n"));
+    let mock = Mock::one("", vec![Until("1\r\nb\r\n0\r\n\r\n"), Say(reply)]).await;
+    let service = mock.service(Method::Reqmod, "");
+    let adapted = service.adapt(&ask, body(), &mock.tasks).await.unwrap();
+    assert_eq!(collect(adapted).await.unwrap().body.as_deref(), Some("ab"));
+    let mock = Mock::one("", vec![Until("1\r\nb\r\n0\r\n\r\n"), Hang]).await;
+    let silent = mock.service(Method::Reqmod, "").adapt(&ask, body(), &mock.tasks).await;
+    assert!(matches!(silent, Err(TaskError::Icap(IcapError::Timeout(_)))));
+}
+
 #[tokio::test]
 async fn hostile_answers_are_errors() {
     let half = new_request("POST /b HTTP/1.1\r\n\r\n", Some("5\r\nab"));
