@@ -3,6 +3,7 @@
 pub mod browser;
 pub mod icap;
 pub mod rig;
+pub mod users;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
