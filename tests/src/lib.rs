@@ -3,6 +3,7 @@
 pub mod browser;
 pub mod icap;
 pub mod rig;
+pub mod udp;
 pub mod users;
 
 use std::io;
