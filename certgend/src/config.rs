@@ -148,9 +148,10 @@ impl Config {
         if let Some(source) = error.source() {
             message = format!("{message}: {source}");
         }
-        let named = format!("`{}`: ", error.key());
+        let key = error.key();
+        let named = format!("`{key}`: ");
         let message = message.strip_prefix(&named).unwrap_or(&message);
-        let below = error.key().strip_prefix(section).unwrap_or(error.key());
+        let below = key.strip_prefix(section).unwrap_or(key);
         load.error(&place, below.trim_start_matches('.'), message);
     }
 
