@@ -2,6 +2,7 @@
 
 pub mod browser;
 pub mod icap;
+pub mod minting;
 pub mod rig;
 pub mod udp;
 pub mod users;
