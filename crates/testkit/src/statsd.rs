@@ -2,14 +2,28 @@
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, UdpSocket};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 /// Takes StatsD packets on a loopback UDP port.
 #[derive(Debug)]
 pub struct Statsd {
     addr: SocketAddr,
-    lines: Arc<Mutex<Vec<StatsdLine>>>,
+    taken: Arc<Taken>,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    lines: Mutex<Lines>,
+    marked: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Lines {
+    all: Vec<StatsdLine>,
+    /// Markers of [`Statsd::lines`] that have come.
+    marks: usize,
 }
 
 /// One metric of a packet.
@@ -58,20 +72,24 @@ impl Statsd {
     pub fn start() -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let addr = socket.local_addr().unwrap();
-        let lines = Arc::new(Mutex::new(Vec::new()));
-        let taken = Arc::clone(&lines);
+        let taken = Arc::new(Taken::default());
+        let takes = Arc::clone(&taken);
         thread::spawn(move || {
             let mut packet = vec![0; 64 * 1024];
             while let Ok((length, _)) = socket.recv_from(&mut packet) {
                 let text = String::from_utf8_lossy(packet.get(..length).unwrap_or_default()).into_owned();
-                if text == STOP {
-                    return;
+                let mut lines = takes.lines.lock().unwrap_or_else(PoisonError::into_inner);
+                match text.as_str() {
+                    STOP => return,
+                    MARK => {
+                        lines.marks += 1;
+                        takes.marked.notify_all();
+                    }
+                    text => lines.all.extend(text.lines().filter_map(StatsdLine::parse)),
                 }
-                let parsed = text.lines().filter_map(StatsdLine::parse);
-                taken.lock().unwrap_or_else(PoisonError::into_inner).extend(parsed);
             }
         });
-        Self { addr, lines }
+        Self { addr, taken }
     }
 
     /// Where it listens.
@@ -84,9 +102,24 @@ impl Statsd {
         format!("stat: {{target: {{udp: \"{}\"}}, emit_interval: 100ms}}\n", self.addr)
     }
 
-    /// All that has come.
+    /// All that was sent before, also what still lay in the socket.
     pub fn lines(&self) -> Vec<StatsdLine> {
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let mut lines = self.taken.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = lines.marks;
+        for _ in 0..60 {
+            // What comes to a socket over loopback is read in the order in which it was sent. A marker for which there
+            // is no room is lost, as anything else would be.
+            send(self.addr, MARK);
+            let waited = self
+                .taken
+                .marked
+                .wait_timeout_while(lines, Duration::from_secs(1), |lines| lines.marks == before);
+            lines = waited.unwrap_or_else(PoisonError::into_inner).0;
+            if lines.marks > before {
+                return lines.all.clone();
+            }
+        }
+        panic!("the receiver of metrics does not receive");
     }
 
     /// The sum of a counter over all lines with these tags.
@@ -111,11 +144,18 @@ impl Statsd {
 /// Ends the thread.
 const STOP: &str = "stop";
 
+/// Tells that all before has been taken.
+const MARK: &str = "mark";
+
+fn send(to: SocketAddr, text: &str) {
+    if let Ok(socket) = UdpSocket::bind("127.0.0.1:0") {
+        let _ = socket.send_to(text.as_bytes(), to);
+    }
+}
+
 impl Drop for Statsd {
     fn drop(&mut self) {
-        if let Ok(socket) = UdpSocket::bind("127.0.0.1:0") {
-            let _ = socket.send_to(STOP.as_bytes(), self.addr);
-        }
+        send(self.addr, STOP);
     }
 }
 
@@ -133,5 +173,17 @@ mod tests {
         assert!(line.has("sluice.server.task.total", &[("server", "lt"), ("daemon_group", "x")]));
         assert!(!line.has("sluice.server.task.total", &[("server", "other")]));
         assert_eq!(StatsdLine::parse("nonsense"), None);
+    }
+
+    #[test]
+    fn what_was_sent_has_come() {
+        let statsd = Statsd::start();
+        for n in 1..=200 {
+            send(statsd.addr(), &format!("a:1|c\nb:{n}|g"));
+            assert_eq!(
+                (statsd.total("a", &[]), statsd.last("b", &[])),
+                (f64::from(n), Some(f64::from(n)))
+            );
+        }
     }
 }
