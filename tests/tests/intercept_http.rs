@@ -144,6 +144,10 @@ async fn a_request_that_could_be_read_in_two_ways_is_refused() {
         "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /x HTTP/1.1\r\n\r\n",
         "GET / HTTP/1.1\r\nHost: a\r\nX: 1\r\n folded\r\n\r\n",
         "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+        // No ALPN says that this is HTTP, and some servers take it.
+        "GET  / HTTP/1.1\r\nHost: a\r\n\r\n",
+        "\r\n\r\n\r\n GET /a b HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET /\r\n",
     ] {
         let mut wire = tunnel(&proxyd, &origin).await;
         let answer = wire.ask(request).await;

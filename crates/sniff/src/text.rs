@@ -21,7 +21,46 @@ pub(crate) fn http(bytes: &[u8], limits: &Limits) -> Verdict {
         Err(Verdict::More) if bytes.len() > 4 => return Verdict::More,
         Err(_) => {}
     }
-    request(bytes, b"HTTP/1.", Protocol::Http1, limits)
+    match request(bytes, b"HTTP/1.", Protocol::Http1, limits) {
+        Verdict::Not => either(broken_request(bytes, limits)),
+        verdict => verdict,
+    }
+}
+
+/// A line that is no good request, but one that servers take for it all the same (RFC 9112 §3: "lenient parsing"), with
+/// white space in more places and any version or none: it must not be a way past whoever looks into HTTP.
+fn broken_request(bytes: &[u8], limits: &Limits) -> Result<Verdict, Verdict> {
+    let is_space = |byte: &u8| matches!(byte, b' ' | b'\t');
+    let skipped = bytes
+        .iter()
+        .take_while(|byte| is_space(byte) || matches!(byte, b'\r' | b'\n'))
+        .count();
+    let limit = limits.http_uri.checked_sub(skipped).ok_or(Verdict::Not)?;
+    let bytes = bytes.get(skipped..).unwrap_or_default();
+    let method = bytes.iter().take_while(|byte| is_token(**byte)).count();
+    match bytes.get(method) {
+        None if method <= METHOD => return Err(Verdict::More),
+        Some(byte) if is_space(byte) && (1..=METHOD).contains(&method) => {}
+        _ => return Err(Verdict::Not),
+    }
+    let within = bytes.get(..limit).unwrap_or(bytes);
+    let names_version = |line: &[u8]| {
+        let mut parts = line.windows(b" HTTP/".len());
+        parts.any(|part| is_space(&part[0]) && part[1..].eq_ignore_ascii_case(b"HTTP/"))
+    };
+    let line = match first(bytes, limit) {
+        Ok(line) => line,
+        Err(_) if names_version(within.split(|&byte| byte == b'\n').next().unwrap_or_default()) => within,
+        Err(verdict) => return Err(verdict),
+    };
+    // HTTP/0.9 knew no version.
+    let (method, rest) = line.split_at_checked(method).unwrap_or((line, &[]));
+    let is_simple = method == b"GET" && rest.trim_ascii().starts_with(b"/");
+    Ok(if names_version(line) || is_simple {
+        Verdict::Is(Protocol::Http1)
+    } else {
+        Verdict::Not
+    })
 }
 
 /// RTSP (RFC 7826 §7.1, RFC 2326 §6.1).
