@@ -27,6 +27,21 @@ fn hello() -> Vec<u8> {
     message
 }
 
+/// A short one, with this version and these extensions.
+fn hello_of(version: &[u8; 2], extensions: &[u8]) -> Vec<u8> {
+    let mut body = version.to_vec();
+    body.extend([9; 32]);
+    body.extend(b"\x00\x00\x02\x00\x2f\x01\x00");
+    if !extensions.is_empty() {
+        body.extend(u16::try_from(extensions.len()).unwrap().to_be_bytes());
+        body.extend(extensions);
+    }
+    let mut message = vec![1];
+    message.extend(&u32::try_from(body.len()).unwrap().to_be_bytes()[1..]);
+    message.extend(body);
+    message
+}
+
 /// `message` in records of `size` bytes.
 fn records(message: &[u8], size: usize) -> Vec<u8> {
     let record = |fragment: &[u8]| {
@@ -112,13 +127,30 @@ fn clients_are_known_by_what_they_send_on_any_port() {
         (b"\x13BitTorrent protocol\0\0\0\0\0\x10\0\x05", P::BitTorrent),
         (&records(&hello(), 16 << 10), P::TlsModern),
         (&records(&hello(), 1), P::TlsModern),
-        (b"\x16\x03\x01\x00\x60\x01\x00\x00\x5c\x03\x01", P::TlsLegacy),
+        (&records(&hello_of(b"\x03\x01", b""), 16 << 10), P::TlsLegacy),
+        (
+            &records(&hello_of(b"\x03\x02", b"\x00\x2b\x00\x05\x04\x03\x02\x03\x01"), 1),
+            P::TlsLegacy,
+        ),
+        (&records(&hello_of(b"\x03\x00", b""), 16 << 10), P::SslLegacy),
+        // What the list of versions says counts more, and so does what is too long for its age.
+        (
+            &records(&hello_of(b"\x03\x02", b"\x00\x2b\x00\x03\x02\x03\x04"), 1),
+            P::TlsModern,
+        ),
+        (
+            &records(
+                &hello_of(b"\x03\x00", b"\x00\x2b\x00\x05\x04\x03\x01\x03\x03"),
+                16 << 10,
+            ),
+            P::TlsModern,
+        ),
+        (b"\x16\x03\x01\x20\x00\x01\x00\x1f\xfc\x03\x01", P::TlsModern),
         // Servers take each of these.
         (b"\x16\x03\x01\x00\x00", P::TlsModern),
         (b"\x16\x03\x01\x00\x01\x01\x16\x03\x01\x00\x00", P::TlsModern),
         (b"\x16\x03\xff\x00\x60\x01\x00\x00\x5c\x03\x03", P::TlsModern),
         (b"\x16\x03\x01\x40\x00\x01\x01\x00\x5c\x03\x03", P::TlsModern),
-        (b"\x16\x03\x00\x00\x60\x01\x00\x00\x5c\x03\x00", P::SslLegacy),
         (b"\x16\x01\x01\x00\x60\x01\x00\x00\x5c\x01\x01", P::TlsTlcp),
         (&ssl2, P::SslLegacy),
     ] {

@@ -1,11 +1,14 @@
 //! TLS and SSL, by the first bytes of a ClientHello.
 
-use crate::hello::{CLIENT_HELLO, Handshake, HelloError};
+use crate::hello::{CLIENT_HELLO, ClientHello, Handshake, HelloError};
 use crate::line::{either, take};
 use crate::{Protocol, Verdict};
 
-/// The most bytes that are needed: each of the first six bytes of the handshake in a record of its own.
-pub(crate) const MOST: usize = 6 * 6;
+/// The longest hello of a client that knows nothing newer than TLS 1.1.
+const LEGACY: usize = 2048;
+
+/// The most bytes that are needed: each byte of such a hello in a record of its own.
+pub(crate) const MOST: usize = 6 * LEGACY;
 
 /// A ClientHello of any version.
 pub(crate) fn client(bytes: &[u8]) -> Verdict {
@@ -29,13 +32,24 @@ fn modern(bytes: &[u8]) -> Verdict {
             [kind, ..] if kind != CLIENT_HELLO => Verdict::Not,
             [_, _, _, _, major, minor, ..] => match (major, minor) {
                 (1, 1) => Verdict::Is(Protocol::TlsTlcp),
-                (3, 0) => Verdict::Is(Protocol::SslLegacy),
-                (3, 1 | 2) => Verdict::Is(Protocol::TlsLegacy),
+                (3, 0) => legacy(bytes, Protocol::SslLegacy),
+                (3, 1 | 2) => legacy(bytes, Protocol::TlsLegacy),
                 (3, _) => Verdict::Is(Protocol::TlsModern),
                 _ => Verdict::Not,
             },
             _ => Verdict::More,
         },
+    }
+}
+
+/// `protocol`, unless the list of versions, which counts for servers that know it (RFC 8446 §4.2.1), has newer ones.
+fn legacy(bytes: &[u8], protocol: Protocol) -> Verdict {
+    let is_modern = |version: &u16| matches!(*version, 0x0303..=0x03ff);
+    match ClientHello::read(bytes, LEGACY) {
+        Ok(None) => Verdict::More,
+        Ok(Some(hello)) if hello.versions.iter().any(is_modern) => Verdict::Is(Protocol::TlsModern),
+        Err(HelloError::EmptyRecord | HelloError::TooLong { .. }) => Verdict::Is(Protocol::TlsModern),
+        Ok(Some(_)) | Err(HelloError::Malformed | HelloError::Record) => Verdict::Is(protocol),
     }
 }
 
