@@ -94,7 +94,7 @@ impl Auditor {
             name: name.into(),
             config: config.clone(),
             log,
-            dump: Dump::new(config, around.recording.as_ref()).map_err(SetUpError::Dump)?,
+            dump: Dump::new(config, around).map_err(SetUpError::Dump)?,
             recording: around.recording.clone(),
             stats,
             ports: Ports::new(&config.server_tcp_portmap, &config.client_tcp_portmap),

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use sluice_auth::UsernameParams;
 use sluice_config::value::{NodeName, TcpKeepalive, TcpListen, TcpMiscOpts, UdpMiscOpts};
-use sluice_config::{Edge, Entry, Load, NotYet, kinds};
+use sluice_config::{Edge, Entry, Load, kinds};
 use sluice_lifecycle::{Graph, NodeKind};
 use sluice_sys::socket::{Keepalive, ListenOptions, TcpOptions};
 use sluice_sys::udp::UdpOptions;
@@ -106,8 +106,39 @@ pub(crate) struct PeersConfig {
     pub(crate) resolverd: Option<PeerConfig>,
     /// Who makes certificates for interception: certgend's socket, or a generator of g3proxy's as `udp:IP:PORT`.
     pub(crate) certgend: Option<PeerConfig>,
-    /// The recorder.
-    pub(crate) auditd: Option<NotYet>,
+    /// Who records: the socket of an auditd, or a reader of exported PDUs as `udp:IP:PORT`, which gets no events.
+    pub(crate) auditd: Option<PeerConfig>,
+}
+
+impl PeersConfig {
+    /// Records what a peer cannot be.
+    fn check(&self, load: &mut Load) {
+        let Some(place) = load.place("peers") else { return };
+        let is_tcp = |peer: &Option<PeerConfig>| {
+            let address = peer.as_ref().and_then(|peer| peer.address.as_ref());
+            matches!(address, Some(PeerAddress(Address::Tcp(_))))
+        };
+        for (key, peer, message) in [
+            (
+                "certgend",
+                &self.certgend,
+                "certificates are not asked for over TCP: `udp:IP:PORT` or a Unix socket",
+            ),
+            (
+                "auditd",
+                &self.auditd,
+                "nothing is recorded over TCP: `udp:IP:PORT` or a Unix socket",
+            ),
+        ] {
+            if is_tcp(peer) {
+                load.error(&place, key, message);
+            }
+        }
+        if self.auditd.as_ref().is_some_and(|peer| peer.uid.is_some()) {
+            let message = "ZeroMQ tells nobody's uid: who may enter the folder of auditd's socket may be auditd";
+            load.error(&place, "auditd.uid", message);
+        }
+    }
 }
 
 /// One peer.
@@ -189,18 +220,7 @@ impl ProxydConfig {
             auditors: load.nodes("auditor"),
             peers: load.section("peers").unwrap_or_default(),
         };
-        if let Some(place) = load.place("peers")
-            && let Some(PeerConfig {
-                address: Some(PeerAddress(Address::Tcp(_))),
-                ..
-            }) = &config.peers.certgend
-        {
-            load.error(
-                &place,
-                "certgend",
-                "certificates are not asked for over TCP: `udp:IP:PORT` or a Unix socket",
-            );
-        }
+        config.peers.check(load);
         for entry in &config.auditors {
             entry.value.config().check(load, entry);
         }

@@ -13,7 +13,7 @@ use sluice_telemetry::warn;
 
 use crate::audit::tls::TlsInterception;
 use crate::audit::{AuditorKind, Recording, Surroundings};
-use crate::config::{EscaperConfig, PeersConfig, ProxydConfig, ServerConfig};
+use crate::config::{EscaperConfig, PeerConfig, PeersConfig, ProxydConfig, ServerConfig};
 use crate::listen::{Listeners, Opened};
 use crate::objects::{Builder, Objects};
 use crate::peer::Address;
@@ -116,7 +116,7 @@ impl Daemon for Proxyd {
         }
         let mut stats = StatsBook::new(cx.metrics.clone());
         let mut generations = 0;
-        let recording = recording(&config, &cx)?;
+        let recording = recording(&config, &config.peers, &cx)?;
         if let Some(recording) = &recording {
             registrations.push(cx.metrics.register(Arc::<Recording>::clone(recording)));
         }
@@ -193,8 +193,11 @@ impl Daemon for Proxyd {
                 },
             },
         });
-        if let Some(recording) = &state.recording {
-            status["peers"]["auditd"] = recording.status();
+        match (&state.recording, recorder_peer(&self.peers, &self.cx)) {
+            (Some(recording), _) => status["peers"]["auditd"] = recording.status(),
+            // Copies are counted at each auditor.
+            (None, reader @ Address::Udp(_)) => status["peers"]["auditd"] = json!({ "address": reader.to_string() }),
+            (None, _) => {}
         }
         status
     }
@@ -227,7 +230,7 @@ impl Daemon for Proxyd {
         let mut state = self.state();
         let state = &mut *state;
         if state.recording.is_none()
-            && let Some(recording) = recording(&config, &self.cx)?
+            && let Some(recording) = recording(&config, &self.peers, &self.cx)?
         {
             let source = Arc::<Recording>::clone(&recording);
             state.registrations.push(self.cx.metrics.register(source));
@@ -330,11 +333,15 @@ impl Daemon for Proxyd {
 }
 
 /// The line to the group's auditd, if anything is to be told.
-fn recording(config: &ProxydConfig, cx: &Context) -> anyhow::Result<Option<Arc<Recording>>> {
+fn recording(config: &ProxydConfig, peers: &PeersConfig, cx: &Context) -> anyhow::Result<Option<Arc<Recording>>> {
     if config.auditors.is_empty() {
         return Ok(None);
     }
-    let recording = Recording::start(&cx.runtime_dir)?;
+    let Address::Unix(path) = recorder_peer(peers, cx) else {
+        warn!("`peers.auditd` takes copies of streams alone: what auditors find stands in the log, and nowhere else");
+        return Ok(None);
+    };
+    let recording = Recording::start(path)?;
     cx.logs.tap_audit(Arc::<Recording>::clone(&recording));
     if !recording.path().exists() {
         warn!("auditd is not there: what auditors tell is kept for it, up to a limit"; "socket" => %recording.path().display());
@@ -421,6 +428,7 @@ fn surroundings(peers: &PeersConfig, cx: &Context, recording: Option<&Arc<Record
             Some(Address::Tcp(_)) | None => own(),
         },
         certgend_uid: peer.and_then(|peer| peer.uid),
+        recorder: recorder_peer(peers, cx),
         background: cx.background.clone(),
         recording: recording.map(Arc::clone),
     }
@@ -448,12 +456,16 @@ fn status_of(tls: &TlsInterception, copies: Option<Value>) -> Value {
 
 /// Who answers proxyd's name queries.
 fn resolver_peer(peers: &PeersConfig, cx: &Context) -> Address {
-    peers
-        .resolverd
-        .as_ref()
-        .and_then(|peer| peer.address.as_ref())
-        .map_or_else(
-            || Address::Unix(cx.runtime_dir.join("resolverd.dns")),
-            |address| address.0.clone(),
-        )
+    peer_or(peers.resolverd.as_ref(), cx, "resolverd.dns")
+}
+
+/// Who records what auditors see.
+fn recorder_peer(peers: &PeersConfig, cx: &Context) -> Address {
+    peer_or(peers.auditd.as_ref(), cx, "auditd/dump")
+}
+
+/// What is configured, or that socket of the group.
+fn peer_or(peer: Option<&PeerConfig>, cx: &Context, socket: &str) -> Address {
+    peer.and_then(|peer| peer.address.as_ref())
+        .map_or_else(|| Address::Unix(cx.runtime_dir.join(socket)), |address| address.0.clone())
 }

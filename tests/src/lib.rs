@@ -1,6 +1,7 @@
 //! What the end-to-end tests in `tests/` have in common: the configuration of a forward proxy, bodies, a gate.
 
 pub mod browser;
+pub mod captures;
 pub mod icap;
 pub mod minting;
 pub mod rig;

@@ -137,6 +137,20 @@ async fn intervals_of_zero_and_division_by_zero_are_refused() {
     }
 }
 
+#[tokio::test]
+async fn what_a_peer_cannot_be_is_refused() {
+    for (peers, says) in [
+        ("certgend: 'tcp:127.0.0.1:2999'", "not asked for over TCP"),
+        ("auditd: 'tcp:127.0.0.1:5555'", "nothing is recorded over TCP"),
+        ("auditd: {uid: 990}", "ZeroMQ tells nobody's uid"),
+        ("auditd: 127.0.0.1", "neither `udp:IP:PORT`"),
+    ] {
+        let (code, said) = tested(&format!("{}peers: {{{peers}}}\n", config_with(""))).await;
+        assert_eq!(code, Some(78), "{peers}: {said}");
+        assert!(said.contains(says), "{peers}: {said}");
+    }
+}
+
 /// Several workers, with a socket in each or one for all: a connection that comes in through a port is served on its
 /// worker, and none is lost on the way to another.
 #[tokio::test]

@@ -7,8 +7,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use sluice_acl::InspectPolicy;
 use sluice_config::value::{
-    ClientPortmap, H1Interception, H2Interception, InspectAction, ProtocolInspection, Ratio, ServerPortmap,
-    SocketBuffer, StreamDump, TlsCertAgent, TlsInterceptionServer, UdpMiscOpts,
+    ClientPortmap, H1Interception, H2Interception, InspectAction, ProtocolInspection, Ratio, ServerPortmap, StreamDump,
+    TlsCertAgent, TlsInterceptionServer,
 };
 use sluice_config::{Entry, Load, NotYet, kinds};
 use sluice_icap::Method;
@@ -217,18 +217,6 @@ impl AuditorConfig {
         }
         if let Some(Err(error)) = self.tls_ticketer.as_ref().map(Ticketer::new) {
             load.error(&entry.place, "tls_ticketer", error.to_string());
-        }
-        if let Some(dump) = &self.tls_stream_dump {
-            for (key, is_set) in [
-                ("socket_buffer", dump.socket_buffer != SocketBuffer::default()),
-                ("misc_opts", dump.misc_opts != UdpMiscOpts::default()),
-            ] {
-                if is_set {
-                    let path = format!("tls_stream_dump.{key}");
-                    let message = format!("`{key}` is not built yet in this version");
-                    load.error(&entry.place, path.as_str(), message);
-                }
-            }
         }
     }
 

@@ -1,13 +1,14 @@
 //! Copies of what is inside of TLS (`tls_stream_dump`), to the group's auditd or to any reader of exported PDUs.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use sluice_bus::{FlowDump, FlowMeta, Policy, Recorded, Side, UdpDump, UdpDumpStats};
-use sluice_config::value::ResolveAddrError;
+use sluice_config::value::{ByteSize, ResolveAddrError};
 use sluice_sniff::Protocol;
+use sluice_sys::udp::{UdpBind, connect};
 use sluice_telemetry::metrics::Shards;
 use sluice_telemetry::warn;
 use sluice_wire::dump::{Addresses, DEFAULT_PACKET_SIZE, Dissector};
@@ -15,9 +16,11 @@ use sluice_wire::dump::{Addresses, DEFAULT_PACKET_SIZE, Dissector};
 use super::Flow;
 use super::config::{AuditorConfig, OnAuditdFailure};
 use super::record::{Recording, id};
-use super::tls::{Sides, of_alpn};
+use super::tls::{Sides, Surroundings, of_alpn};
 use crate::client::Client;
+use crate::config::udp_options;
 use crate::http::exchange::Upstream;
+use crate::peer::Address;
 use crate::user::Permit;
 
 /// How long a stream waits for auditd, if its auditor wants it to.
@@ -35,6 +38,8 @@ enum Transport {
     Udp {
         peer: SocketAddr,
         packet_size: usize,
+        /// What a socket is made of.
+        bind: Box<UdpBind>,
         /// One for each worker, made when it is needed; none where that has failed.
         sockets: Shards<OnceLock<Option<Arc<UdpDump>>>>,
     },
@@ -45,10 +50,7 @@ impl Dump {
     ///
     /// # Errors
     /// If the name of the reader leads to no address.
-    pub(super) fn new(
-        config: &AuditorConfig,
-        recording: Option<&Arc<Recording>>,
-    ) -> Result<Option<Self>, ResolveAddrError> {
+    pub(super) fn new(config: &AuditorConfig, around: &Surroundings) -> Result<Option<Self>, ResolveAddrError> {
         let Some(dump) = &config.tls_stream_dump else {
             return Ok(None);
         };
@@ -56,10 +58,21 @@ impl Dump {
             OnAuditdFailure::Drop => Policy::Drop,
             OnAuditdFailure::Stall => Policy::Stall(STALL),
         };
-        let transport = match (&dump.peer, recording) {
+        let peer = match (&dump.peer, &around.recorder) {
+            (Some(peer), _) => Some(peer.resolve()?),
+            (None, Address::Udp(address)) => Some(*address),
+            (None, Address::Unix(_) | Address::Tcp(_)) => None,
+        };
+        let transport = match (peer, &around.recording) {
             (Some(peer), _) => Transport::Udp {
-                peer: peer.resolve()?,
+                peer,
                 packet_size: dump.packet_size.unwrap_or(DEFAULT_PACKET_SIZE),
+                bind: Box::new(UdpBind {
+                    receive_buffer: dump.socket_buffer.recv.map(ByteSize::as_usize),
+                    send_buffer: dump.socket_buffer.send.map(ByteSize::as_usize),
+                    options: udp_options(dump.misc_opts),
+                    ..UdpBind::new(any_of(peer))
+                }),
                 sockets: Shards::with(OnceLock::new),
             },
             (None, Some(recording)) => Transport::Auditd(Arc::clone(recording), policy),
@@ -96,22 +109,28 @@ impl Dump {
             Transport::Udp {
                 peer,
                 packet_size,
+                bind,
                 sockets,
             } => {
-                let socket = sockets.mine().get_or_init(|| open(*peer, *packet_size));
+                let socket = sockets.mine().get_or_init(|| open(*peer, *packet_size, bind));
                 socket.as_ref().map(|socket| socket.flow(meta))
             }
         }
     }
 }
 
-fn open(peer: SocketAddr, packet_size: usize) -> Option<Arc<UdpDump>> {
-    let any = match peer {
+/// Any address of the family of this one.
+fn any_of(peer: SocketAddr) -> SocketAddr {
+    match peer {
         SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
         SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
-    };
-    let opened = UdpSocket::bind(any)
-        .and_then(|socket| socket.connect(peer).map(|()| socket))
+    }
+}
+
+fn open(peer: SocketAddr, packet_size: usize, bind: &UdpBind) -> Option<Arc<UdpDump>> {
+    let opened = bind
+        .open()
+        .and_then(|socket| connect(&socket, peer).map(|()| socket))
         .and_then(|socket| UdpDump::new(socket, packet_size));
     opened
         .inspect_err(|error| warn!("copies of streams cannot be sent"; "peer" => %peer, "error" => %error))

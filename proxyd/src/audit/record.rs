@@ -32,12 +32,11 @@ pub(crate) struct Recording {
 }
 
 impl Recording {
-    /// Begins to tell the auditd of the group whose runtime directory this is; it need not be there yet.
+    /// Begins to tell the auditd whose socket this is; it need not be there yet.
     ///
     /// # Errors
     /// If its socket can never be connected to, or no thread can be started.
-    pub(crate) fn start(runtime_dir: &Path) -> Result<Arc<Self>, BusError> {
-        let path = runtime_dir.join("auditd/dump");
+    pub(crate) fn start(path: PathBuf) -> Result<Arc<Self>, BusError> {
         let recorder = Recorder::start(&SenderConfig {
             path: path.clone(),
             name: format!("proxyd {}", std::process::id()),

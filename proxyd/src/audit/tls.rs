@@ -84,7 +84,9 @@ pub(crate) struct Surroundings {
     pub(crate) certgend_uid: Option<u32>,
     /// Where connections to generators live.
     pub(crate) background: Tasks,
-    /// The group's auditd.
+    /// Who records: an auditd, or a reader of copies where an auditor does not say.
+    pub(crate) recorder: Address,
+    /// The line to auditd.
     pub(crate) recording: Option<Arc<Recording>>,
 }
 

@@ -1,0 +1,246 @@
+//! What proxyd has recorded: events and copies of what is inside of TLS, through real daemons to tshark and others.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use rustix::process::Signal;
+use serde_json::Value;
+use sluice_testkit::{Group, assert_eventually};
+use sluice_tests::captures::{captures, ctl, paths, tshark};
+use sluice_wire::dump::Dissector;
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+#[tokio::test]
+async fn what_proxyd_finds_in_tunnels_is_told_with_user_and_host() {
+    let origin = sluice_testkit::Origin::echo();
+    let yaml = "auditd: {directory: audit, compress: none}\nauditor: [{name: inside}]\n";
+    let yaml = sluice_tests::proxy("auditor: inside", "") + "\n" + yaml;
+    let group = Group::new(&yaml);
+    let proxyd = group.proxyd().await;
+    let peer = proxyd.status().await["peers"]["auditd"].take();
+    assert_eq!(peer["state"], "unreachable", "{peer}");
+    assert_eventually!(proxyd.stderr().contains("auditd is not there"), "{}", proxyd.stderr());
+    let ssh = b"SSH-2.0-test\r\n";
+    assert_eq!(proxyd.http_connect(origin.addr()).await.echo(ssh).await, ssh);
+    // What was told before auditd was there is not lost.
+    let auditd = group.daemon("auditd").start().await;
+    let host = origin.addr().ip().to_string();
+    let mut found;
+    assert_eventually!(
+        {
+            found = ctl(&group, &["search", "--host", &host]).await;
+            found.lines().count() >= 2
+        },
+        "{found}"
+    );
+    let events: Vec<Value> = found.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(events[0]["log_type"], "Stream");
+    assert_eq!(events[0]["upstream"], origin.addr().to_string());
+    assert_eq!(
+        (&events[1]["log_type"], &events[1]["protocol"]),
+        (&"Inspect".into(), &"ssh".into())
+    );
+    assert_eq!(events[0]["task_id"], events[1]["task_id"]);
+    assert_eq!(proxyd.log_records("Inspect")[0]["task_id"], events[1]["task_id"]);
+    assert_eq!(proxyd.status().await["peers"]["auditd"]["state"], "connected");
+    proxyd.stop().await.assert_clean();
+    auditd.stop().await.assert_clean();
+}
+
+/// A group that intercepts TLS, with `more` keys of its auditor; nginx behind it, and what clients have to trust.
+async fn intercepting(more: &str) -> (Group, sluice_testkit::Nginx, PathBuf) {
+    intercepting_with(more, "").await
+}
+
+/// The same with more sections.
+async fn intercepting_with(more: &str, sections: &str) -> (Group, sluice_testkit::Nginx, PathBuf) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let ca = sluice_testkit::Ca::new();
+    let nginx = sluice_testkit::Nginx::start_with("", Some(&ca.issue(&["a.test"]))).await;
+    let yaml = format!(
+        "auditd: {{directory: audit, compress: none}}
+auditor:
+  - name: inside
+    tls_cert_agent: {{}}
+    tls_interception_client: {{ca_certificate: '%dir%/ca.pem', no_default_ca_certificate: true}}
+    {more}
+certgend: {{backend: {{ca_certificate: '%dir%/mint.pem', ca_private_key: '%dir%/mint.key'}}}}
+{sections}
+{}",
+        sluice_tests::proxy("auditor: inside", "")
+    );
+    let group = Group::new(&yaml);
+    ca.write(group.dir());
+    let ours = sluice_testkit::Ca::named("Interception CA");
+    let trust = group.write_file("mint.pem", ours.pem());
+    let key = group.write_file("mint.key", ours.key_pem());
+    std::fs::set_permissions(key, std::fs::Permissions::from_mode(0o600)).unwrap();
+    (group, nginx, trust)
+}
+
+fn fetch(group: &Group, nginx: &sluice_testkit::Nginx, trust: &Path, path: &str) -> sluice_testkit::Curl {
+    sluice_testkit::curl(&format!("https://a.test{path}"))
+        .proxy(group.addr("http"))
+        .arg("--connect-to")
+        .arg(format!("::{}", nginx.tls_addr()))
+        .trust(trust)
+}
+
+#[tokio::test]
+async fn what_is_inside_of_intercepted_tls_is_dissected_by_tshark_and_exported() {
+    let (group, nginx, trust) = intercepting("tls_stream_dump: {}").await;
+    let auditd = group.daemon("auditd").start().await;
+    let certgend = group.daemon("certgend").start().await;
+    let proxyd = group.proxyd().await;
+    let answer = fetch(&group, &nginx, &trust, "/h1").arg("--http1.1").run().await;
+    assert_eq!(answer.exit, 0, "{}", answer.stderr);
+    assert_eventually!(paths(&group) == ["/h1"], "{:?}", paths(&group));
+    let file = captures(&group).remove(0);
+    let responses = tshark(&file, "http.response", &["http.response.code"]);
+    assert_eq!(responses.len(), 1);
+    let flow = ctl(&group, &["search", "--kind", "Flow"]).await;
+    let flow: Value = serde_json::from_str(flow.lines().next().unwrap()).unwrap();
+    let task = flow["task_id"].as_str().unwrap();
+    assert_eq!(proxyd.log_records("Inspect")[0]["task_id"], task);
+    let har = ctl(&group, &["export", "--task", task, "--format", "har"]).await;
+    let har: Value = serde_json::from_str(&har).unwrap();
+    assert_eq!(har["log"]["entries"][0]["request"]["url"], "https://a.test/h1");
+    proxyd.stop().await.assert_clean();
+    certgend.stop().await.assert_clean();
+    auditd.stop().await.assert_clean();
+}
+
+#[tokio::test]
+async fn copies_go_to_any_reader_of_exported_pdus() {
+    let options = "socket_buffer: {recv: 9000, send: 30000}, misc_opts: {tos: 0x20}";
+    let dump = format!("tls_stream_dump: {{peer: '127.0.0.1:%udp%', client_side: true, {options}}}");
+    let (group, nginx, trust) = intercepting(&dump).await;
+    let reader = std::net::UdpSocket::bind(group.addr("udp")).unwrap();
+    reader.set_read_timeout(Some(LIMIT)).unwrap();
+    let certgend = group.daemon("certgend").start().await;
+    let proxyd = group.proxyd().await;
+    fetch(&group, &nginx, &trust, "/h1").arg("--http1.1").run().await;
+    let mut packet = [0; 2000];
+    let length = reader.recv(&mut packet).unwrap();
+    let pdu = sluice_wire::dump::Pdu::take(&packet[..length]).unwrap();
+    assert!(pdu.payload.starts_with(b"GET /h1 HTTP/1.1\r\n"), "{pdu:?}");
+    assert_eq!(pdu.dissector, Dissector::Name("http".to_owned()));
+    assert_eq!(pdu.outer.unwrap().dst, group.addr("http"));
+    assert_eq!(pdu.inner.unwrap().dst, nginx.tls_addr());
+    let sockets = sockets_to(group.addr("udp"));
+    assert!(sockets.contains("tos:0x20"), "{sockets}");
+    // The kernel doubles what it is told.
+    assert!(
+        sockets.contains("rb18000,") && sockets.contains("tb60000,"),
+        "{sockets}"
+    );
+    // Nobody listens any more: what is lost is counted.
+    drop(reader);
+    fetch(&group, &nginx, &trust, "/h1").arg("--http1.1").run().await;
+    let copies = proxyd.status().await["auditors"]["inside"]["copies"].clone();
+    assert_eq!(copies["peer"], group.addr("udp").to_string(), "{copies}");
+    assert!(copies["sent"].as_u64() >= Some(2), "{copies}");
+    assert!(copies["lost"].as_u64() >= Some(1), "{copies}");
+    proxyd.stop().await.assert_clean();
+    certgend.stop().await.assert_clean();
+}
+
+/// What the system knows of UDP sockets that send to this address.
+fn sockets_to(peer: std::net::SocketAddr) -> String {
+    let output = std::process::Command::new("ss")
+        .args(["-H", "-uanm", "--tos", "dst"])
+        .arg(peer.to_string())
+        .output()
+        .unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[tokio::test]
+async fn the_auditd_of_another_group_records_what_this_one_sees() {
+    let (there, _nginx, _) = intercepting("").await;
+    let socket = there.runtime_dir().join("auditd/dump");
+    let peers = format!("peers: {{auditd: {{address: 'unix:{}'}}}}", socket.display());
+    let (group, nginx, trust) = intercepting_with("tls_stream_dump: {}", &peers).await;
+    let auditd = there.daemon("auditd").start().await;
+    let certgend = group.daemon("certgend").start().await;
+    let proxyd = group.proxyd().await;
+    let peer = &proxyd.status().await["peers"]["auditd"];
+    assert_eq!(peer["address"], socket.to_str().unwrap());
+    fetch(&group, &nginx, &trust, "/h1").arg("--http1.1").run().await;
+    assert_eventually!(paths(&there) == ["/h1"]);
+    assert!(!ctl(&there, &["search", "--kind", "Inspect"]).await.is_empty());
+    proxyd.stop().await.assert_clean();
+    certgend.stop().await.assert_clean();
+    auditd.stop().await.assert_clean();
+}
+
+#[tokio::test]
+async fn a_reader_of_copies_may_stand_in_for_auditd() {
+    let peers = "peers: {auditd: 'udp:127.0.0.1:%udp%'}";
+    let (group, nginx, trust) = intercepting_with("tls_stream_dump: {}", peers).await;
+    let reader = std::net::UdpSocket::bind(group.addr("udp")).unwrap();
+    reader.set_read_timeout(Some(LIMIT)).unwrap();
+    let certgend = group.daemon("certgend").start().await;
+    let proxyd = group.proxyd().await;
+    let log = proxyd.stderr();
+    assert!(log.contains("`peers.auditd` takes copies of streams alone"), "{log}");
+    let peer = &proxyd.status().await["peers"]["auditd"];
+    assert_eq!(peer["address"], format!("udp:{}", group.addr("udp")));
+    fetch(&group, &nginx, &trust, "/h1").arg("--http1.1").run().await;
+    let mut packet = [0; 2000];
+    let length = reader.recv(&mut packet).unwrap();
+    let pdu = sluice_wire::dump::Pdu::take(&packet[..length]).unwrap();
+    assert!(pdu.payload.starts_with(b"GET /h1 HTTP/1.1\r\n"), "{pdu:?}");
+    proxyd.stop().await.assert_clean();
+    certgend.stop().await.assert_clean();
+}
+
+#[tokio::test]
+async fn copies_that_nothing_can_be_in_are_warned_of() {
+    let yaml = format!(
+        "auditor: [{{name: inside, tls_stream_dump: {{}}}}]\n{}",
+        sluice_tests::proxy("auditor: inside", "")
+    );
+    let group = Group::new(&yaml);
+    let proxyd = group.proxyd().await;
+    let log = proxyd.stderr();
+    assert!(log.contains("`tls_stream_dump` copies nothing"), "{log}");
+    proxyd.stop().await.assert_clean();
+}
+
+#[tokio::test]
+async fn with_auditd_stopped_a_stream_that_may_not_lose_anything_waits_for_it() {
+    let (group, nginx, trust) = intercepting("tls_stream_dump: {}\n    on_auditd_failure: stall").await;
+    let auditd = group.daemon("auditd").start().await;
+    let certgend = group.daemon("certgend").start().await;
+    let proxyd = group.proxyd().await;
+    assert_eventually!(proxyd.status().await["peers"]["auditd"]["state"] == "connected");
+    auditd.signal(Signal::STOP);
+    let is_done = std::cell::Cell::new(false);
+    let fetched = async {
+        let answer = fetch(&group, &nginx, &trust, "/late").arg("--http1.1").run().await;
+        is_done.set(true);
+        answer
+    };
+    let (answer, ()) = tokio::join!(fetched, async {
+        // A flow has begun beside the events, and does not go on.
+        assert_eventually!(
+            proxyd
+                .log_records("Intercept")
+                .iter()
+                .any(|it| it["intercept_type"] == "TlsHandshake")
+        );
+        assert!(!is_done.get());
+        auditd.signal(Signal::CONT);
+    });
+    assert!(answer.status > 0, "{}", answer.stderr);
+    assert_eventually!(paths(&group) == ["/late"]);
+    proxyd.stop().await.assert_clean();
+    certgend.stop().await.assert_clean();
+    auditd.stop().await.assert_clean();
+}
