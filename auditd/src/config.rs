@@ -16,7 +16,7 @@ const MIN_AGE: Duration = Duration::from_secs(1);
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct AuditdConfig {
     /// Where captures and event logs are written. Default: `/var/lib/sluice/audit/GROUP`, or the user's own state
-    /// directory where that may not be written to.
+    /// directory where that may not be written to; `audit` in a runtime directory of one's own (`-C`).
     pub(crate) directory: Option<FilePath>,
     /// What packets of a capture are. Default: pdu.
     pub(crate) format: Format,

@@ -15,7 +15,7 @@ use schemars::SchemaGenerator;
 use serde_json::{Map, Value, json};
 use sluice_bus::{Publisher, Router};
 use sluice_config::Load;
-use sluice_control::Methods;
+use sluice_control::{Methods, paths};
 use sluice_lifecycle::{Context, Daemon, Drain, Tasks, schema_of};
 use sluice_telemetry::{debug, metrics::Registration, warn};
 
@@ -38,8 +38,8 @@ const LIVE: &str = "live";
 /// The name of the UDP door when the service manager passes it in.
 const UDP: &str = "auditd.udp";
 
-/// From one look at closed files to the next.
-const TIDY: Duration = Duration::from_secs(60);
+/// When closed files that could not be deleted or compressed are looked at again.
+const TIDY_AGAIN: Duration = Duration::from_secs(60);
 
 /// What is read of the main file.
 pub(crate) struct Config {
@@ -73,6 +73,10 @@ struct Now {
 impl Auditd {
     fn now(&self) -> Now {
         self.now.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn runtime_dir(&self) -> &Path {
+        self.folder.parent().unwrap_or(&self.folder)
     }
 
     /// Where files are written.
@@ -119,7 +123,10 @@ impl Daemon for Auditd {
             None => config.own.listen.as_ref().map(bind_udp).transpose()?,
         };
         let udp_addr = udp.as_ref().map(UdpSocket::local_addr).transpose()?;
-        let dir = config.directory.clone().unwrap_or_else(|| default_dir(&cx.group));
+        let dir = config
+            .directory
+            .clone()
+            .unwrap_or_else(|| default_dir(&cx.group, &cx.runtime_dir));
         // A folder that nobody has asked for is made when there is something to write.
         let store = match &config.directory {
             Some(dir) => Some(Store::open(dir, &config.own)?),
@@ -189,7 +196,10 @@ impl Daemon for Auditd {
     async fn reload(self: &Arc<Self>, config: Config) -> anyhow::Result<()> {
         let _one = self.reloading.lock().await;
         let before = self.now();
-        let dir = config.directory.clone().unwrap_or_else(|| default_dir(&self.group));
+        let dir = config
+            .directory
+            .clone()
+            .unwrap_or_else(|| default_dir(&self.group, self.runtime_dir()));
         let store = match &config.directory {
             Some(dir) if *dir != before.dir => Some(Store::open(dir, &config.own)?),
             _ => None,
@@ -199,7 +209,7 @@ impl Daemon for Auditd {
         } else {
             Some(config.own.listen.as_ref().map(bind_udp).transpose()?)
         };
-        let is_shared = make_folder(&self.folder, self.folder.parent().unwrap_or(&self.folder))?;
+        let is_shared = make_folder(&self.folder, self.runtime_dir())?;
         let live = match (before.config.live, config.own.live) {
             (false, true) => Some(Some(open_live(&self.folder, is_shared)?)),
             (true, false) => Some(None),
@@ -285,12 +295,17 @@ fn ready(socket: UdpSocket) -> anyhow::Result<UdpSocket> {
     Ok(socket)
 }
 
-/// Where files go if nobody says where.
-fn default_dir(group: &str) -> PathBuf {
+/// Where files go if nobody says where: where the system has its state, or the user; and with the rest of a group whose
+/// runtime directory is a place of its own.
+fn default_dir(group: &str, runtime_dir: &Path) -> PathBuf {
     let system = Path::new("/var/lib/sluice/audit");
+    let is_systems = runtime_dir == Path::new("/run/sluice").join(group);
+    if !is_systems && runtime_dir != paths::default_dir(group) {
+        return runtime_dir.join("audit");
+    }
     let existing = system.ancestors().find(|path| path.exists());
     let usable = |path: &Path| rustix::fs::access(path, rustix::fs::Access::WRITE_OK).is_ok();
-    if existing.is_some_and(usable) {
+    if is_systems && existing.is_some_and(usable) {
         return system.join(group);
     }
     let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from);
@@ -301,21 +316,35 @@ fn default_dir(group: &str) -> PathBuf {
     }
 }
 
-/// Compresses and deletes closed files, when one was closed and now and then.
+/// Compresses and deletes closed files: when one was closed, or becomes too old.
 async fn tidy_loop(shared: Arc<Shared>, tasks: Tasks) {
     loop {
+        let mut next = None;
         if let Some(tidy) = shared.tidy() {
             let done = tasks.spawn_blocking(move || tidy.run(SystemTime::now())).await;
             match done {
-                Ok(Ok(tidied)) => shared.stats.tidied(&tidied),
-                Ok(Err(e)) => warn!("closed files cannot be compressed or deleted"; "error" => %e),
+                Ok(Ok(tidied)) => {
+                    shared.stats.tidied(&tidied);
+                    // Past it, however timers and clocks are rounded.
+                    next = tidied.next.map(|next| next + Duration::from_secs(1));
+                }
+                Ok(Err(e)) => {
+                    warn!("closed files cannot be compressed or deleted"; "error" => %e);
+                    next = Some(TIDY_AGAIN);
+                }
                 Err(e) => debug!("tidying was ended"; "error" => %e),
             }
         }
+        let is_time = async {
+            match next {
+                Some(next) => tokio::time::sleep(next).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             () = tasks.quitting() => return,
-            () = shared.closed.notified() => {}
-            () = tokio::time::sleep(TIDY) => {}
+            () = shared.untidy.notified() => {}
+            () = is_time => {}
         }
     }
 }

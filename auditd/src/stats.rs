@@ -71,6 +71,15 @@ impl Stats {
         self.files.store(tidied.files, Ordering::Relaxed);
     }
 
+    /// Adds what was written to all files; tells whether they are longer than `limit`, now and then while they are.
+    pub(crate) fn is_over(&self, written: u64, limit: u64) -> bool {
+        let before = self.file_bytes.fetch_add(written, Ordering::Relaxed);
+        let now = before.saturating_add(written);
+        // Some of it may be in the open files, which stay: that is not asked at each commit.
+        let step = limit / 64 + 1;
+        now > limit && now / step != before / step
+    }
+
     /// For `status`.
     pub(crate) fn status(&self) -> Value {
         json!({

@@ -266,6 +266,22 @@ impl Store {
         closed
     }
 
+    /// How long it takes until something is due, if nothing is written meanwhile.
+    pub(crate) fn due(&self) -> Option<Duration> {
+        let fsync = self.unsynced.then_some((self.config.fsync.0, self.last_sync));
+        let open = [&self.capture, &self.events]
+            .into_iter()
+            .filter_map(|series| series.open.as_ref());
+        let rotate = open.map(|open| (self.config.rotate.age.0, open.began));
+        let left = |(after, since): (Duration, Instant)| after.saturating_sub(since.elapsed());
+        fsync.into_iter().chain(rotate).map(left).min()
+    }
+
+    /// The numbers of the last files: others than before when files were begun.
+    pub(crate) fn last_files(&self) -> (u64, u64) {
+        (self.capture.number, self.events.number)
+    }
+
     /// Closes all files now, unless something waits to be written to them. Tells how many were closed.
     pub(crate) fn rotate(&mut self) -> u64 {
         let mut closed = 0;

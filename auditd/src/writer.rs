@@ -34,7 +34,7 @@ const TURN: usize = 8 << 20;
 /// Datagrams that a turn takes.
 const DATAGRAMS: usize = 1024;
 
-/// From one attempt to write to the next, and from one look at the clock to the next.
+/// From one attempt to write to the next.
 const REST: Duration = Duration::from_secs(1);
 
 /// From one word about a failure that lasts to the next.
@@ -71,8 +71,8 @@ pub(crate) struct Shared {
     pub(crate) waker: Waker,
     pub(crate) stopping: AtomicBool,
     tidy: Mutex<Option<Tidy>>,
-    /// Wakes those who tidy: a file was closed.
-    pub(crate) closed: tokio::sync::Notify,
+    /// Wakes those who tidy: a file was begun or closed, there are too many bytes, or other limits hold.
+    pub(crate) untidy: tokio::sync::Notify,
 }
 
 impl Shared {
@@ -83,7 +83,7 @@ impl Shared {
             waker: Waker::new()?,
             stopping: AtomicBool::new(false),
             tidy: Mutex::new(None),
-            closed: tokio::sync::Notify::new(),
+            untidy: tokio::sync::Notify::new(),
         }))
     }
 
@@ -199,13 +199,15 @@ impl Writer {
         if !is_idle {
             return Ok(());
         }
-        let mut events = vec![Event::Fd(self.shared.waker.as_fd())];
+        let waker = Event::Fd(self.shared.waker.as_fd());
         // While nothing can be written, nobody is listened to.
-        if !self.shared.stats.stuck.load(Ordering::Relaxed) {
-            events.push(Event::Readable(self.router.socket()));
-            events.extend(self.udp.as_ref().map(|udp| Event::Fd(udp.as_fd())));
+        if self.shared.stats.stuck.load(Ordering::Relaxed) {
+            return wait(&[waker], REST);
         }
-        wait(&events, REST)
+        let mut events = vec![waker, Event::Readable(self.router.socket())];
+        events.extend(self.udp.as_ref().map(|udp| Event::Fd(udp.as_fd())));
+        let due = self.store.as_ref().and_then(Store::due);
+        wait(&events, due.unwrap_or(Duration::MAX))
     }
 
     fn gathered(&self) -> usize {
@@ -319,6 +321,7 @@ impl Writer {
             Ok(store) => {
                 self.store = Some(store);
                 self.offer_tidy();
+                self.shared.untidy.notify_one();
                 self.works();
                 true
             }
@@ -334,6 +337,7 @@ impl Writer {
         let Some(store) = &mut self.store else {
             return true;
         };
+        let before = store.last_files();
         let written = store.commit().and_then(|bytes| store.sync_if_due().map(|()| bytes));
         let bytes = match written {
             Ok(bytes) => bytes,
@@ -343,8 +347,10 @@ impl Writer {
             }
         };
         let rotated = store.rotate_if_due();
+        let begun = store.last_files() != before;
         let stats = &self.shared.stats;
         stats.written.add(bytes);
+        let too_many = stats.is_over(bytes, self.config.keep.size.0);
         stats.rotated.add(rotated);
         stats.flows.store(
             u64::try_from(self.intake.flows()).unwrap_or_default(),
@@ -368,8 +374,8 @@ impl Writer {
         if bytes > 0 || rotated > 0 {
             self.offer_tidy();
         }
-        if rotated > 0 {
-            self.shared.closed.notify_one();
+        if begun || rotated > 0 || too_many {
+            self.shared.untidy.notify_one();
         }
         self.works();
         true
@@ -439,7 +445,7 @@ impl Writer {
                     let rotated = self.store.as_mut().map_or(0, Store::rotate);
                     self.shared.stats.rotated.add(rotated);
                     self.offer_tidy();
-                    self.shared.closed.notify_one();
+                    self.shared.untidy.notify_one();
                     let _ = answer.send(rotated); // nobody waits any more
                 }
                 Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
@@ -472,6 +478,7 @@ impl Writer {
         self.config = settings.config;
         self.dir = settings.dir;
         self.offer_tidy();
+        self.shared.untidy.notify_one();
     }
 }
 

@@ -336,6 +336,60 @@ async fn closed_files_are_compressed_and_tshark_reads_them_so() {
     auditd.stop().await.assert_clean();
 }
 
+#[tokio::test]
+async fn a_closed_file_goes_when_it_is_too_old_though_nothing_else_happens() {
+    let group = group("keep: {age: 1s}");
+    let auditd = start(&group).await;
+    let recorder = recorder(&group);
+    exchange(&recorder.flow(&meta(1, "http_1"), Policy::Drop), "/old");
+    assert!(recorder.flush(LIMIT));
+    assert_eventually!(auditd.status().await["audit"]["files"] == 2);
+    let before = auditd.status().await["audit"]["file_bytes"].as_u64().unwrap();
+    assert!(before > 500, "{before}");
+    auditd.call("audit.rotate", Value::Null).await.unwrap();
+    assert_eventually!(captures(&group).is_empty());
+    assert_eventually!(auditd.status().await["audit"]["file_bytes"] == 0);
+    auditd.stop().await.assert_clean();
+}
+
+#[tokio::test]
+async fn more_bytes_than_may_be_kept_cost_closed_files_at_once() {
+    let group = group("keep: {size: 100KiB}");
+    let auditd = start(&group).await;
+    let recorder = recorder(&group);
+    let flow = recorder.flow(&meta(1, "http_1"), Policy::Drop);
+    exchange(&flow, "/closed");
+    assert!(recorder.flush(LIMIT));
+    auditd.call("audit.rotate", Value::Null).await.unwrap();
+    assert_eventually!(captures(&group).len() == 1);
+    for n in 0..1000 {
+        exchange(&flow, &format!("/{n}"));
+    }
+    assert!(recorder.flush(LIMIT));
+    // The open file alone is too long, and stays.
+    assert_eventually!(
+        captures(&group)
+            .iter()
+            .all(|file| !file.to_str().unwrap().contains("capture-000001"))
+    );
+    assert_eq!(paths(&group), numbered(1000));
+    auditd.stop().await.assert_clean();
+}
+
+#[tokio::test]
+async fn without_a_directory_files_lie_with_the_rest_of_a_group_of_ones_own() {
+    let group = Group::new("auditd: {compress: none}");
+    let auditd = start(&group).await;
+    let dir = group.runtime_dir().join("audit");
+    assert_eq!(auditd.status().await["directory"], dir.to_str().unwrap());
+    assert!(!dir.exists(), "there is nothing to write yet");
+    let recorder = recorder(&group);
+    recorder.event(&event(1, "/1"));
+    assert!(recorder.flush(LIMIT));
+    assert!(dir.join("journal").exists());
+    auditd.stop().await.assert_clean();
+}
+
 fn event(task: u8, uri: &str) -> Event {
     let fields = [
         ("intercept_type", "HttpForward".into()),

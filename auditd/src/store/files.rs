@@ -109,6 +109,13 @@ pub(crate) struct Listed {
     pub(crate) modified: SystemTime,
 }
 
+impl Listed {
+    /// How long ago it was written to.
+    pub(crate) fn age(&self, now: SystemTime) -> Duration {
+        now.duration_since(self.modified).unwrap_or_default()
+    }
+}
+
 /// The files of a folder, oldest first within a kind. Those that go away meanwhile, and others' files, are left out.
 pub(crate) fn list(dir: &Path) -> io::Result<Vec<Listed>> {
     let mut files = Vec::new();

@@ -5,7 +5,7 @@ use std::{
     io,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use flate2::{Compression, write::GzEncoder};
@@ -31,6 +31,8 @@ pub(crate) struct Tidied {
     /// Bytes of all files that are left.
     pub(crate) bytes: u64,
     pub(crate) files: u64,
+    /// When the next closed file will be too old.
+    pub(crate) next: Option<Duration>,
 }
 
 impl Tidy {
@@ -53,6 +55,11 @@ impl Tidy {
         let left = files::list(&self.dir)?;
         tidied.bytes = left.iter().map(|file| file.length).sum();
         tidied.files = u64::try_from(left.len()).unwrap_or_default();
+        tidied.next = left
+            .iter()
+            .filter(|file| self.is_closed(file))
+            .map(|file| self.keep.age.0.saturating_sub(file.age(now)))
+            .min();
         Ok(tidied)
     }
 
@@ -77,9 +84,8 @@ impl Tidy {
                 Kind::Capture => &mut captures,
                 Kind::Events => &mut events,
             };
-            let age = now.duration_since(file.modified).unwrap_or_default();
             let too_many = self.keep.files.is_some_and(|limit| *of_kind > limit.max(1));
-            if left > self.keep.size.0 || age > self.keep.age.0 || too_many {
+            if left > self.keep.size.0 || file.age(now) > self.keep.age.0 || too_many {
                 fs::remove_file(&file.path)?;
                 left -= file.length;
                 *of_kind -= 1;

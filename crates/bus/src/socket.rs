@@ -311,7 +311,8 @@ impl AsFd for Waker {
     }
 }
 
-/// Waits until one of `events` is, or `limit` is over; which one it was, one asks the sockets themselves.
+/// Waits until one of `events` is, or `limit` is over; which one it was, one asks the sockets themselves. A limit of more
+/// than 24 days is none.
 ///
 /// # Errors
 /// [`BusError::Use`].
@@ -324,8 +325,9 @@ pub fn wait(events: &[Event<'_>], limit: Duration) -> Result<(), BusError> {
             Event::Writable(socket) => socket.raw.as_poll_item(zmq::POLLIN | zmq::POLLOUT),
         })
         .collect();
-    let limit = i64::try_from(limit.as_millis()).unwrap_or(i64::MAX);
-    match zmq::poll(&mut items, limit) {
+    // Rounded up, lest the last millisecond is spent in asking.
+    let limit = i32::try_from(limit.as_micros().div_ceil(1000)).unwrap_or(-1);
+    match zmq::poll(&mut items, limit.into()) {
         Ok(_) | Err(zmq::Error::EINTR) => Ok(()),
         Err(source) => Err(BusError::Use { doing: "wait", source }),
     }

@@ -86,8 +86,7 @@ impl Line {
         while let Some(message) = self.dealer.recv()? {
             self.heard(&message);
         }
-        let is_waiting = self.instance.is_none() || self.sent > *self.shared.acknowledged.borrow();
-        if is_waiting && self.last.elapsed() >= OVERDUE {
+        if self.is_waiting() && self.last.elapsed() >= OVERDUE {
             self.greet = true;
         }
         let took_all = self.send()?;
@@ -100,7 +99,13 @@ impl Line {
         } else {
             Event::Writable(socket)
         };
-        wait(&[line, Event::Fd(self.shared.waker.as_fd())], OVERDUE)
+        let limit = if self.is_waiting() { OVERDUE } else { Duration::MAX };
+        wait(&[line, Event::Fd(self.shared.waker.as_fd())], limit)
+    }
+
+    /// Whether an answer is due.
+    fn is_waiting(&self) -> bool {
+        self.instance.is_none() || self.sent > *self.shared.acknowledged.borrow()
     }
 
     /// Sends what may be sent now; `false` if the socket takes no more.
