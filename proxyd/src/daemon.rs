@@ -466,6 +466,8 @@ fn recorder_peer(peers: &PeersConfig, cx: &Context) -> Address {
 
 /// What is configured, or that socket of the group.
 fn peer_or(peer: Option<&PeerConfig>, cx: &Context, socket: &str) -> Address {
-    peer.and_then(|peer| peer.address.as_ref())
-        .map_or_else(|| Address::Unix(cx.runtime_dir.join(socket)), |address| address.0.clone())
+    peer.and_then(|peer| peer.address.as_ref()).map_or_else(
+        || Address::Unix(cx.runtime_dir.join(socket)),
+        |address| address.0.clone(),
+    )
 }

@@ -2,13 +2,15 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::io::{self, Read as _, Write as _};
+use std::net::TcpStream;
 use std::process::Stdio;
 
 use rustix::process::Signal;
 use serde_json::json;
 use sluice_testkit::{Ca, CurlAnswer, Nginx, Origin, assert_eventually, curl};
-use sluice_tests::rig::{Keys, Rig, nginx, private};
-use sluice_tests::{finished, noise};
+use sluice_tests::rig::{Keys, Rig, nginx, nginx_of, private};
+use sluice_tests::{Gate, finished, noise};
 use tokio::process::Command;
 
 fn alert_of(answer: &CurlAnswer) -> String {
@@ -173,6 +175,52 @@ async fn http_2_that_is_blocked_is_refused_inside_of_tls() {
         (&json!("tls alpn"), &json!(2)),
         "{last}"
     );
+    rig.stop().await;
+}
+
+/// Lets bytes through in both directions.
+fn pump(mut one: &TcpStream, mut other: &TcpStream) -> io::Result<()> {
+    let (mut back, mut forth) = (other.try_clone()?, one.try_clone()?);
+    std::thread::spawn(move || io::copy(&mut back, &mut forth));
+    io::copy(&mut one, &mut other).map(drop)
+}
+
+/// Whoever is on the way to the upstream can send something before its handshake; no TLS has protected that.
+#[tokio::test]
+async fn what_comes_before_the_handshake_of_an_upstream_is_no_answer_to_a_client() {
+    let ca = Ca::new();
+    let nginx = nginx_of(&ca.issue(&["a.test"]), "").await;
+    let upstream = nginx.tls_addr();
+    let said = Gate::new();
+    let has_said = said.clone();
+    let between = Origin::script(move |conn| {
+        conn.write(b"220 ")?; // may become the greeting of several protocols
+        said.open();
+        pump(conn.stream(), &TcpStream::connect(upstream)?)
+    });
+    let rig = Rig::start(&ca, Keys::default()).await;
+    let proxy = rig.proxyd.addr("http");
+    // Lets no hello through before that.
+    let front = Origin::script(move |conn| {
+        let mut there = TcpStream::connect(proxy)?;
+        there.write_all(conn.head()?.unwrap_or_default().as_bytes())?;
+        let mut established = [0; b"HTTP/1.1 200 Connection Established\r\n\r\n".len()];
+        there.read_exact(&mut established)?;
+        conn.write(&established)?;
+        has_said.pass()?;
+        pump(conn.stream(), &there)
+    });
+    let answer = curl("https://a.test/hello.txt")
+        .proxy(front.addr())
+        .args(["--http1.1", "--connect-to"])
+        .arg(format!("::{}", between.addr()))
+        .trust(&rig.trust)
+        .run()
+        .await;
+    assert_eq!((answer.status, answer.body.as_slice()), (0, &b""[..]), "{answer:?}");
+    let record = rig.handshake().await;
+    let said = record["msg"].as_str().unwrap();
+    assert!(said.starts_with("handshake with the upstream: "), "{said}");
     rig.stop().await;
 }
 

@@ -314,6 +314,11 @@ impl TlsInterception {
             Ok(Known::Nothing) => None,
             Err(error) => return Err((error, Some(client))),
         };
+        // It would be taken for what TLS has brought, although anybody on the way can have sent it.
+        if !upstream.buf.is_empty() {
+            let error = HandshakeError::Protocol("it has sent something before its handshake".to_owned());
+            return Err((TlsError::Upstream(error), Some(client)));
+        }
         let offer = offered(hello.alpn(), &is_blocked);
         let connector = of_user.unwrap_or(&self.connector);
         let Upstream {
