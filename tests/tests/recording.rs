@@ -236,10 +236,41 @@ async fn with_auditd_stopped_a_stream_that_may_not_lose_anything_waits_for_it() 
                 .any(|it| it["intercept_type"] == "TlsHandshake")
         );
         assert!(!is_done.get());
+        assert_eq!(nginx.access(), [""; 0]);
         auditd.signal(Signal::CONT);
     });
     assert!(answer.status > 0, "{}", answer.stderr);
+    assert_eventually!(nginx.access().len() == 1);
     assert_eventually!(paths(&group) == ["/late"]);
+    proxyd.stop().await.assert_clean();
+    certgend.stop().await.assert_clean();
+    auditd.stop().await.assert_clean();
+}
+
+#[tokio::test]
+async fn what_auditd_does_not_write_in_time_never_reaches_the_upstream() {
+    let (group, nginx, trust) = intercepting("tls_stream_dump: {}\n    on_auditd_failure: stall").await;
+    let auditd = group.daemon("auditd").start().await;
+    let certgend = group.daemon("certgend").start().await;
+    let proxyd = group.proxyd().await;
+    assert_eventually!(proxyd.status().await["peers"]["auditd"]["state"] == "connected");
+    auditd.signal(Signal::STOP);
+    for version in ["--http1.1", "--http2"] {
+        let answer = fetch(&group, &nginx, &trust, "/never").arg(version).run().await;
+        assert!(answer.exit != 0 || answer.status == 502, "{}", answer.head);
+    }
+    assert_eq!(nginx.access(), [""; 0]);
+    let is_told = |task: &Value| {
+        task["msg"]
+            .as_str()
+            .is_some_and(|msg| msg.contains("auditd has not written"))
+    };
+    assert_eventually!(proxyd.log_records("Task").iter().filter(|task| is_told(task)).count() == 2);
+    // Those that come later go on when it is back.
+    auditd.signal(Signal::CONT);
+    let answer = fetch(&group, &nginx, &trust, "/now").arg("--http2").run().await;
+    assert_eq!(answer.exit, 0, "{}", answer.stderr);
+    assert_eventually!(nginx.access().len() == 1);
     proxyd.stop().await.assert_clean();
     certgend.stop().await.assert_clean();
     auditd.stop().await.assert_clean();

@@ -5,6 +5,7 @@
 //! that what is dumped is exactly what went through.
 
 mod flow;
+mod held;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -39,7 +40,7 @@ pub enum Policy {
     /// What does not fit into the queue is lost, counted, and marked in the capture.
     #[default]
     Drop,
-    /// The stream waits until what went through it is written, at most so long; then it ends.
+    /// What goes through the stream waits until it is written, at most so long; then the stream ends.
     Stall(Duration),
 }
 

@@ -138,7 +138,8 @@ fn open(peer: SocketAddr, packet_size: usize, bind: &UdpBind) -> Option<Arc<UdpD
 }
 
 impl Flow {
-    /// Lets what goes through `sides`, from which TLS was taken off, be copied, if the auditor does that.
+    /// Lets what goes through `sides`, from which TLS was taken off, be copied, if the auditor does that. Nothing of it
+    /// has been read yet.
     pub(super) fn recorded(&self, mut sides: Sides, alpn: Option<&[u8]>) -> Sides {
         let Some(dump) = &self.auditor.dump else {
             return sides;
@@ -172,7 +173,6 @@ impl Flow {
                     peers,
                     waiting_since,
                 } = *sides.client;
-                flow.to_remote(buf.filled());
                 sides.client = Box::new(Client {
                     stream: Recorded::new(stream, Side::Client, flow).into_stream(),
                     buf,
@@ -182,7 +182,6 @@ impl Flow {
                 });
             }
             Side::Remote => {
-                flow.to_client(sides.upstream.buf.filled());
                 let stream = Recorded::new(sides.upstream.stream, Side::Remote, flow).into_stream();
                 sides.upstream = Upstream {
                     stream,

@@ -16,7 +16,7 @@ use crate::Position;
 
 /// Auditd did not write in time: the stream must end, as nothing may go through unrecorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("auditd has not written within {} s what went through", limit.as_secs_f64())]
+#[error("auditd has not written within {} s what was to go on", limit.as_secs_f64())]
 pub struct Stalled {
     /// How long it was waited for.
     pub limit: Duration,
@@ -45,7 +45,7 @@ struct State {
     record: Vec<u8>,
     /// What must be written before more goes through.
     last: Position,
-    /// A piece is lost although none may be.
+    /// A piece is lost although none may be, or was not written in time: the stream is over.
     failed: bool,
 }
 
@@ -132,7 +132,7 @@ impl FlowDump {
     /// Waits until what was recorded is written, if the policy is to stall; otherwise there is nothing to wait for.
     ///
     /// # Errors
-    /// [`Stalled`] if that takes too long, or a piece could not even be queued.
+    /// [`Stalled`] if that takes too long, or has taken too long before, or a piece could not even be queued.
     ///
     /// # Cancel safety
     /// Safe.
@@ -145,35 +145,36 @@ impl FlowDump {
         else {
             return Ok(());
         };
-        let stalled = Stalled { limit: *limit };
-        let (last, failed) = {
-            let state = self.state();
-            (state.last, state.failed)
-        };
-        if failed {
-            return Err(stalled);
-        }
+        self.check()?;
+        let last = self.state().last;
         if recorder.sender().is_acknowledged(last) {
             return Ok(());
         }
-        timeout(*limit, recorder.sender().acknowledged(last))
-            .await
-            .map_err(|_| stalled)
+        let written = timeout(*limit, recorder.sender().acknowledged(last)).await;
+        self.state().failed |= written.is_err();
+        self.check()
     }
 
-    /// Whether [`ready`](Self::ready) has nothing to wait for.
-    pub fn is_ready(&self) -> bool {
+    /// Tells whether more may go through.
+    ///
+    /// # Errors
+    /// [`Stalled`] if the stream is over: [`ready`](Self::ready) has failed before, or would do so.
+    pub fn check(&self) -> Result<(), Stalled> {
         match &self.transport {
             Transport::Auditd {
-                recorder,
-                policy: Policy::Stall(_),
+                policy: Policy::Stall(limit),
                 ..
-            } => {
-                let state = self.state();
-                !state.failed && recorder.sender().is_acknowledged(state.last)
-            }
-            Transport::Auditd { .. } | Transport::Udp(_) => true,
+            } if self.state().failed => Err(Stalled { limit: *limit }),
+            Transport::Auditd { .. } | Transport::Udp(_) => Ok(()),
         }
+    }
+
+    /// Whether nothing may go on before it is written.
+    pub fn is_strict(&self) -> bool {
+        let Transport::Auditd { policy, .. } = &self.transport else {
+            return false;
+        };
+        matches!(policy, Policy::Stall(_))
     }
 }
 

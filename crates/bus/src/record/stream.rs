@@ -1,18 +1,20 @@
 //! A connection whose bytes are recorded as they go through.
 
 use std::{
-    future::Future,
     io::{self, IoSlice},
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
-    task::{Context, Poll},
+    sync::Arc,
+    task::{Context, Poll, ready},
 };
 
 use sluice_io::{SecureIo, Stream};
 use sluice_wire::dump::Direction;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{FlowDump, Stalled};
+use super::{
+    FlowDump,
+    held::{Held, over},
+};
 
 /// Whose connection it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,23 +25,22 @@ pub enum Side {
     Remote,
 }
 
-type Waiting = Pin<Box<dyn Future<Output = Result<(), Stalled>> + Send>>;
-
 /// A connection whose bytes are recorded as they go through: what was really read, and what of a write was really
 /// taken, once (TLS-19).
 ///
-/// With the policy to stall, nothing more goes through before what did is written.
+/// With the policy to stall, nothing goes on before it is written: what was read is held back, and so is a write, which
+/// then counts as taken when all that was recorded of it has gone on.
 pub struct Recorded {
     inner: Stream,
     dump: Arc<FlowDump>,
     read: Direction,
     written: Direction,
-    /// Until what went through is written; never locked, it makes the stream `Sync`.
-    waiting: Mutex<Option<Waiting>>,
+    /// What is read, and what is to be written, with the policy to stall.
+    held: Option<Box<(Held, Held)>>,
 }
 
 impl Recorded {
-    /// Records what goes through `inner` from now on; bytes that were read ahead are the caller's to tell `dump`.
+    /// Records what goes through `inner` from now on.
     pub fn new(inner: Stream, side: Side, dump: Arc<FlowDump>) -> Self {
         let (read, written) = match side {
             Side::Client => (Direction::ToRemote, Direction::ToClient),
@@ -47,10 +48,12 @@ impl Recorded {
         };
         Self {
             inner,
+            held: dump
+                .is_strict()
+                .then(|| Box::new((Held::new(read), Held::new(written)))),
             dump,
             read,
             written,
-            waiting: Mutex::new(None),
         }
     }
 
@@ -58,21 +61,6 @@ impl Recorded {
     #[must_use]
     pub fn into_stream(self) -> Stream {
         Stream::Secure(Box::new(self))
-    }
-
-    /// Waits until what went through is written, if that is asked for.
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let waiting = self.waiting.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if waiting.is_none() && self.dump.is_ready() {
-            return Poll::Ready(Ok(()));
-        }
-        let future = waiting.get_or_insert_with(|| {
-            let dump = Arc::clone(&self.dump);
-            Box::pin(async move { dump.ready().await })
-        });
-        let done = std::task::ready!(future.as_mut().poll(cx));
-        *waiting = None;
-        Poll::Ready(done.map_err(|stalled| io::Error::new(io::ErrorKind::TimedOut, stalled)))
     }
 
     /// Records the first `count` bytes of what was offered.
@@ -83,6 +71,63 @@ impl Recorded {
             self.dump.put(self.written, taken);
             left -= taken.len();
         }
+    }
+}
+
+/// Reads, and gives what was read once it is written.
+fn poll_read_held(
+    inner: &mut Stream,
+    dump: &Arc<FlowDump>,
+    held: &mut Held,
+    cx: &mut Context<'_>,
+    buf: &mut ReadBuf<'_>,
+) -> Poll<io::Result<()>> {
+    dump.check().map_err(over)?;
+    if held.is_empty() {
+        let before = buf.filled().len();
+        ready!(Pin::new(inner).poll_read(cx, buf))?;
+        let read = buf.filled().get(before..).unwrap_or_default().to_vec();
+        if read.is_empty() {
+            return Poll::Ready(Ok(())); // the end, or no room
+        }
+        buf.set_filled(before);
+        held.hold(dump, read);
+    }
+    ready!(held.poll_written(cx))?;
+    held.give(buf);
+    Poll::Ready(Ok(()))
+}
+
+/// Records the beginning of a write, and lets it go on once that is written.
+fn poll_write_held(
+    inner: &mut Stream,
+    dump: &Arc<FlowDump>,
+    held: &mut Held,
+    cx: &mut Context<'_>,
+    bufs: &[IoSlice<'_>],
+) -> Poll<io::Result<usize>> {
+    let offered: usize = bufs.iter().map(|buf| buf.len()).sum();
+    if offered == 0 {
+        return Poll::Ready(Ok(0));
+    }
+    dump.check().map_err(over)?;
+    if held.is_empty() {
+        held.hold_write(dump, bufs);
+    }
+    loop {
+        let rest = ready!(held.poll_written(cx))?;
+        if rest.is_empty() {
+            break;
+        }
+        match ready!(Pin::new(&mut *inner).poll_write(cx, rest))? {
+            0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+            count => held.go(count),
+        }
+    }
+    // Who has waited offers the same bytes again, and maybe more. Fewer of them would go on twice.
+    match held.done() {
+        count if count <= offered => Poll::Ready(Ok(count)),
+        _ => Poll::Ready(Err(io::ErrorKind::InvalidInput.into())),
     }
 }
 
@@ -97,9 +142,12 @@ impl SecureIo for Recorded {
 
 impl AsyncRead for Recorded {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        std::task::ready!(self.poll_ready(cx))?;
+        let Self { inner, dump, held, .. } = &mut *self;
+        if let Some(held) = held {
+            return poll_read_held(inner, dump, &mut held.0, cx, buf);
+        }
         let before = buf.filled().len();
-        std::task::ready!(Pin::new(&mut self.inner).poll_read(cx, buf))?;
+        ready!(Pin::new(inner).poll_read(cx, buf))?;
         let read = buf.filled().get(before..).unwrap_or_default();
         self.dump.put(self.read, read);
         Poll::Ready(Ok(()))
@@ -108,8 +156,11 @@ impl AsyncRead for Recorded {
 
 impl AsyncWrite for Recorded {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        std::task::ready!(self.poll_ready(cx))?;
-        let count = std::task::ready!(Pin::new(&mut self.inner).poll_write(cx, buf))?;
+        let Self { inner, dump, held, .. } = &mut *self;
+        if let Some(held) = held {
+            return poll_write_held(inner, dump, &mut held.1, cx, &[IoSlice::new(buf)]);
+        }
+        let count = ready!(Pin::new(inner).poll_write(cx, buf))?;
         self.dump.put(self.written, buf.get(..count).unwrap_or(buf));
         Poll::Ready(Ok(count))
     }
@@ -119,8 +170,11 @@ impl AsyncWrite for Recorded {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        std::task::ready!(self.poll_ready(cx))?;
-        let count = std::task::ready!(Pin::new(&mut self.inner).poll_write_vectored(cx, bufs))?;
+        let Self { inner, dump, held, .. } = &mut *self;
+        if let Some(held) = held {
+            return poll_write_held(inner, dump, &mut held.1, cx, bufs);
+        }
+        let count = ready!(Pin::new(inner).poll_write_vectored(cx, bufs))?;
         self.wrote(bufs, count);
         Poll::Ready(Ok(count))
     }

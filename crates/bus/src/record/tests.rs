@@ -6,10 +6,12 @@ use std::{
 };
 
 use sluice_io::{SecureIo, Stream};
+use sluice_wire::audit::{Message, Welcome};
 use sluice_wire::dump::{Direction, Pdu};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
 
 use super::*;
+use crate::Router;
 
 fn meta() -> FlowMeta {
     FlowMeta {
@@ -208,7 +210,7 @@ async fn a_stalled_stream_ends_and_one_that_may_lose_goes_on() {
     let recorder = Recorder::start(&config).unwrap();
     let free = recorder.flow(&meta(), Policy::Drop);
     free.to_remote(b"x");
-    assert!(free.is_ready());
+    assert!(!free.is_strict());
     free.ready().await.unwrap();
     let limit = Duration::from_secs(7);
     let strict = Arc::new(recorder.flow(&meta(), Policy::Stall(limit)));
@@ -223,4 +225,122 @@ async fn a_stalled_stream_ends_and_one_that_may_lose_goes_on() {
     let error = recorded.read(&mut [0; 6]).await.unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     assert!(error.to_string().contains("within 7 s"), "{error}");
+    let error = recorded.write_all(b"secret").await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    assert!(recorded.read(&mut [0; 6]).await.is_err(), "not even when asked again");
+    drop(recorded);
+    let mut sent = Vec::new();
+    far.read_to_end(&mut sent).await.unwrap();
+    assert_eq!(sent, b"", "nothing unwritten has gone on");
+}
+
+/// An auditd that acknowledges when it is told to.
+struct Auditd {
+    router: Router,
+    peer: Option<crate::Peer>,
+    stream: Id,
+}
+
+impl Auditd {
+    fn bind(path: &std::path::Path) -> Self {
+        Self {
+            router: Router::bind(path).unwrap(),
+            peer: None,
+            stream: [0; 16],
+        }
+    }
+
+    /// The number of the next batch.
+    fn batch(&mut self) -> u64 {
+        loop {
+            let Some((peer, message)) = self.router.recv().unwrap() else {
+                crate::wait(&[crate::Event::Readable(self.router.socket())], Duration::from_secs(20)).unwrap();
+                continue;
+            };
+            match Message::take(&message).unwrap().unwrap() {
+                Message::Hello(hello) => {
+                    self.stream = hello.stream;
+                    let welcome = Message::Welcome(Welcome {
+                        stream: hello.stream,
+                        instance: [9; 16],
+                        written: 0,
+                    });
+                    self.router.send(&peer, &welcome.to_vec()).unwrap();
+                    self.peer = Some(peer);
+                }
+                Message::Batch(batch) if batch.seq > 0 => return batch.seq,
+                _ => {}
+            }
+        }
+    }
+
+    fn acknowledge(&self, seq: u64) {
+        let ack = Message::Ack {
+            stream: self.stream,
+            seq,
+        };
+        self.router.send(self.peer.as_ref().unwrap(), &ack.to_vec()).unwrap();
+    }
+}
+
+/// Polls once.
+async fn is_pending<F: Future>(future: Pin<&mut F>) -> bool {
+    let mut future = future;
+    std::future::poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx).is_pending())).await
+}
+
+#[tokio::test]
+async fn of_a_stream_that_may_lose_nothing_what_is_acknowledged_goes_on_and_no_more() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let config = SenderConfig {
+        path: dir.path().join("dump"),
+        name: "test".to_owned(),
+        queue: 1 << 20,
+        grace: Duration::from_secs(5),
+    };
+    let mut auditd = Auditd::bind(&config.path);
+    let recorder = Recorder::start(&config).unwrap();
+    let strict = Arc::new(recorder.flow(&meta(), Policy::Stall(Duration::from_secs(20))));
+    let (near, mut far) = tokio::io::duplex(64);
+    let mut recorded = Recorded::new(Stream::Secure(Box::new(Slow(near))), Side::Remote, strict);
+    let begun = auditd.batch();
+    auditd.acknowledge(begun);
+    // What is written: several slices as one, and more than the peer takes at a time.
+    {
+        let slices = [IoSlice::new(b"a sec"), IoSlice::new(b"ret")];
+        let mut write = std::pin::pin!(recorded.write_vectored(&slices));
+        assert!(is_pending(write.as_mut()).await);
+        let seq = auditd.batch();
+        assert!(is_pending(write.as_mut()).await);
+        let mut nothing = [0; 1];
+        assert!(
+            is_pending(std::pin::pin!(far.read(&mut nothing))).await,
+            "it has gone on"
+        );
+        auditd.acknowledge(seq);
+        assert_eq!(write.await.unwrap(), 8);
+    }
+    let mut sent = [0; 8];
+    far.read_exact(&mut sent).await.unwrap();
+    assert_eq!(&sent, b"a secret");
+    // What is read: given once it is written, in pieces as there is room.
+    far.write_all(b"answer").await.unwrap();
+    let mut buf = [0; 6];
+    {
+        let mut read = std::pin::pin!(recorded.read(&mut buf));
+        assert!(is_pending(read.as_mut()).await);
+        let seq = auditd.batch();
+        assert!(is_pending(read.as_mut()).await);
+        auditd.acknowledge(seq);
+        assert_eq!(read.await.unwrap(), 6);
+    }
+    assert_eq!(&buf, b"answer");
+    far.write_all(b"more").await.unwrap();
+    let mut all = [0; 4];
+    let mut read = std::pin::pin!(recorded.read_exact(&mut all));
+    assert!(is_pending(read.as_mut()).await);
+    let seq = auditd.batch();
+    auditd.acknowledge(seq);
+    read.await.unwrap();
+    assert_eq!(&all, b"more");
 }
