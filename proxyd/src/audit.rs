@@ -21,6 +21,7 @@ mod refusal;
 mod stats;
 mod table;
 pub(crate) mod tls;
+mod told;
 mod websocket;
 
 use std::path::Path;
@@ -46,6 +47,7 @@ pub(crate) use config::{AuditorConfig, AuditorKind, UserAudit};
 pub(crate) use log::InspectSource;
 pub(crate) use record::Recording;
 pub(crate) use stats::Registered;
+pub(crate) use told::{Said, Witness};
 
 /// A node of the `auditor` section at work.
 pub(crate) struct Auditor {
@@ -83,7 +85,12 @@ impl Auditor {
         let sizes = config.protocol_inspection.data0_size_limit;
         let running = running.and_then(|running| running.tls.as_ref());
         let (reqmod, respmod) = (&config.icap_reqmod_service, &config.icap_respmod_service);
-        let icap = Services::new(reqmod.as_ref(), respmod.as_ref(), base)?;
+        let witness = around.recording.as_ref().map(|recording| Witness {
+            recording: Arc::clone(recording),
+            auditor: name.into(),
+            uri_max: config.log_uri_max_chars,
+        });
+        let icap = Services::new(reqmod.as_ref(), respmod.as_ref(), base, witness.as_ref())?;
         if config.tls_stream_dump.is_some() && config.tls_cert_agent.is_none() {
             warn!("`tls_stream_dump` copies nothing, since no TLS is opened without `tls_cert_agent`"; "auditor" => name);
         }

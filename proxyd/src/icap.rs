@@ -35,6 +35,8 @@ use sluice_lifecycle::Tasks;
 
 use crate::error::TaskError;
 
+use crate::audit::Witness;
+
 /// The services of one auditor.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Services {
@@ -43,7 +45,7 @@ pub(crate) struct Services {
 }
 
 impl Services {
-    /// Builds them; files are looked for in `base`.
+    /// Builds them; files are looked for in `base`, and what they say is told to `witness`.
     ///
     /// # Errors
     /// [`ServiceError`] of the first that cannot be built.
@@ -51,9 +53,12 @@ impl Services {
         reqmod: Option<&IcapServiceConfig>,
         respmod: Option<&IcapServiceConfig>,
         base: &Path,
+        witness: Option<&Witness>,
     ) -> Result<Self, ServiceError> {
         let build = |config: Option<&IcapServiceConfig>, method| {
-            config.map(|config| Service::new(config, method, base)).transpose()
+            config
+                .map(|config| Service::new(config, method, base, witness.cloned()))
+                .transpose()
         };
         Ok(Self {
             reqmod: build(reqmod, Method::Reqmod)?,

@@ -9,7 +9,7 @@ use std::{
 
 use rustix::process::Signal;
 use serde_json::Value;
-use sluice_testkit::{Group, assert_eventually};
+use sluice_testkit::{Daemon, Group, assert_eventually};
 use sluice_tests::captures::{captures, ctl, paths, tshark};
 use sluice_wire::dump::Dissector;
 
@@ -272,6 +272,113 @@ async fn what_auditd_does_not_write_in_time_never_reaches_the_upstream() {
     assert_eq!(answer.exit, 0, "{}", answer.stderr);
     assert_eventually!(nginx.access().len() == 1);
     proxyd.stop().await.assert_clean();
+    certgend.stop().await.assert_clean();
+    auditd.stop().await.assert_clean();
+}
+
+#[tokio::test]
+async fn a_certificate_is_told_of_once_with_the_task_that_it_was_made_for() {
+    let (group, nginx, trust) = intercepting("").await;
+    let auditd = group.daemon("auditd").start().await;
+    let certgend = group.daemon("certgend").start().await;
+    let proxyd = group.proxyd().await;
+    for _ in 0..3 {
+        let answer = fetch(&group, &nginx, &trust, "/").run().await;
+        assert_eq!(answer.exit, 0, "{}", answer.stderr);
+    }
+    let handshakes = |found: &str| found.lines().filter(|line| line.contains("TlsHandshake")).count();
+    let mut found;
+    assert_eventually!({
+        found = ctl(&group, &["search", "--host", "a.test"]).await;
+        found.lines().any(|line| line.contains("Mint"))
+    });
+    assert_eventually!(handshakes(&ctl(&group, &["search", "--kind", "Intercept"]).await) == 3);
+    let mints = ctl(&group, &["search", "--kind", "Mint"]).await;
+    assert_eq!(mints.lines().count(), 1, "{mints}");
+    let mint: Value = serde_json::from_str(&mints).unwrap();
+    let made = &certgend.log_records("Mint")[0];
+    for key in ["host", "service", "usage", "serial", "fingerprint", "asker"] {
+        assert_eq!(mint[key], made[key], "{key}: {mint} {made}");
+    }
+    assert_eq!(mint["task_id"], proxyd.log_records("Inspect")[0]["task_id"]);
+    assert_eq!(mint["auditor_name"], "inside");
+    let socket = group.runtime_dir().join("certgend.mint");
+    assert_eq!(mint["generator"], socket.to_str().unwrap());
+    proxyd.stop().await.assert_clean();
+    certgend.stop().await.assert_clean();
+    auditd.stop().await.assert_clean();
+}
+
+#[tokio::test]
+async fn what_icap_services_say_is_told() {
+    let services = "icap_reqmod_service: {url: 'icap://127.0.0.1:%icap%/edit'}
+    icap_respmod_service: {url: 'icap://127.0.0.1:%icap%/same'}";
+    let stub = "icap_stub: {listen: '127.0.0.1:%icap%', services: [
+      {name: edit, rules: [
+        {path: /blocked, answer: block, status: 451, page: no},
+        {path: /failed, answer: fail, status: 500},
+        {answer: echo, set_header: 'X-Seen: yes'}]},
+      {name: same}]}";
+    let (group, nginx, trust) = intercepting_with(services, stub).await;
+    let auditd = group.daemon("auditd").start().await;
+    let certgend = group.daemon("certgend").start().await;
+    let icap = group.daemon("icap-stub").start().await;
+    let proxyd = group.proxyd().await;
+    for (path, status) in [("/hello.txt", 200), ("/blocked?q", 451), ("/failed", 500)] {
+        let answer = fetch(&group, &nginx, &trust, path).arg("--http1.1").run().await;
+        assert_eq!(answer.status, status, "{path}: {}", answer.stderr);
+    }
+    let mut told;
+    assert_eventually!({
+        told = ctl(&group, &["search", "--kind", "Icap"]).await;
+        told.lines().count() >= 4
+    });
+    let said: Vec<Value> = told.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let about = |uri: &str, method: &str| {
+        let found = said.iter().find(|it| it["uri"] == uri && it["icap_method"] == method);
+        found.unwrap_or_else(|| panic!("{uri} {method}: {told}"))
+    };
+    let url = |service: &str| format!("icap://{}/{service}", group.addr("icap"));
+    let request = about("/hello.txt", "REQMOD");
+    assert_eq!(request["icap_service"], url("edit"), "{request}");
+    assert_eq!(
+        (&request["verdict"], &request["icap_status"]),
+        (&"request".into(), &200.into()),
+        "{request}"
+    );
+    assert_eq!(
+        (&request["method"], &request["host"]),
+        (&"GET".into(), &"a.test".into()),
+        "{request}"
+    );
+    let response = about("/hello.txt", "RESPMOD");
+    assert_eq!(
+        (&response["verdict"], &response["icap_status"]),
+        (&"unchanged".into(), &204.into()),
+        "{response}"
+    );
+    assert_eq!(request["task_id"], response["task_id"]);
+    let blocked = about("/blocked?q", "REQMOD");
+    assert_eq!(
+        (&blocked["verdict"], &blocked["rsp_status"]),
+        (&"response".into(), &451.into()),
+        "{blocked}"
+    );
+    let failed = about("/failed", "REQMOD");
+    assert_eq!(
+        (&failed["verdict"], &failed["icap_status"]),
+        (&"failed".into(), &500.into()),
+        "{failed}"
+    );
+    assert!(failed["msg"].as_str().unwrap().contains("status 500"), "{failed}");
+    // They are the same tasks as in all other records.
+    let tasks = |proxyd: &Daemon| -> Vec<Value> {
+        let tasks = proxyd.log_records("Task").into_iter();
+        tasks.map(|mut task| task["task_id"].take()).collect()
+    };
+    assert_eventually!(said.iter().all(|it| tasks(&proxyd).contains(&it["task_id"])), "{told}");
+    proxyd.stop().await.assert_clean();
+    icap.stop().await.assert_clean();
     certgend.stop().await.assert_clean();
     auditd.stop().await.assert_clean();
 }

@@ -289,6 +289,19 @@ pub const NOT_AFTER: &str = "not_after";
 pub const ASKER: &str = "asker";
 /// What of the mirrored certificate could not be kept.
 pub const FALLBACK: &str = "fallback";
+/// Who made the certificate.
+pub const GENERATOR: &str = "generator";
+
+// Icap events, which have METHOD, URI, HOST, RSP_STATUS and DURATION too
+
+/// URI of the ICAP service.
+pub const ICAP_SERVICE: &str = "icap_service";
+/// What it was asked: `REQMOD` or `RESPMOD`.
+pub const ICAP_METHOD: &str = "icap_method";
+/// Status of its answer.
+pub const ICAP_STATUS: &str = "icap_status";
+/// What becomes of the message.
+pub const VERDICT: &str = "verdict";
 
 /// Writes fields into a serializer; the body of a record's [`slog::KV::serialize`].
 ///

@@ -11,11 +11,14 @@
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use openssl::hash::MessageDigest;
+use openssl::x509::X509;
 use rustls::crypto::CryptoProvider;
-use rustls::server::{Accepted, Acceptor, ProducesTickets, ResolvesServerCert, ServerSessionMemoryCache};
-use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::server::{Accepted, Acceptor, ClientHello, ProducesTickets, ResolvesServerCert, ServerSessionMemoryCache};
+use rustls::sign::CertifiedKey;
 use rustls::{CipherSuite, ServerConfig, SignatureAlgorithm};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -145,9 +148,28 @@ impl fmt::Debug for Hello {
 
 /// A certificate with its chain and its key, parsed once for all the handshakes that it serves. Cloning it is cheap.
 #[derive(Clone)]
-pub struct Leaf {
-    resolver: Arc<dyn ResolvesServerCert>,
-    signs_slowly: bool,
+pub struct Leaf(Arc<OneLeaf>);
+
+/// The resolver that knows but one certificate.
+#[derive(Debug)]
+struct OneLeaf {
+    certified: Arc<CertifiedKey>,
+    was_taken: AtomicBool,
+}
+
+impl ResolvesServerCert for OneLeaf {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.certified))
+    }
+}
+
+/// How a certificate is told from all others, as `openssl x509` shows it but for the colons.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The serial number in hexadecimal.
+    pub serial: String,
+    /// SHA-256 of the certificate in hexadecimal.
+    pub fingerprint: String,
 }
 
 /// Why a certificate and its key cannot be used.
@@ -191,17 +213,33 @@ impl Leaf {
             LeafKey::Pem(pem) => PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|_| LeafError::Key)?,
         };
         let certified = CertifiedKey::from_der(chain, key, &provider()).map_err(LeafError::Refused)?;
-        Ok(Self {
-            signs_slowly: certified.key.algorithm() == SignatureAlgorithm::RSA,
-            resolver: Arc::new(SingleCertAndKey::from(certified)),
-        })
+        Ok(Self(Arc::new(OneLeaf {
+            certified: Arc::new(certified),
+            was_taken: AtomicBool::new(false),
+        })))
     }
 
     /// Whether its key is of RSA, whose signature takes about a millisecond (0.8 ms of 2048 bits, 3 ms of 4096), some
     /// seventy times as long as one of P-256.
     #[must_use]
     pub fn signs_slowly(&self) -> bool {
-        self.signs_slowly
+        self.0.certified.key.algorithm() == SignatureAlgorithm::RSA
+    }
+
+    /// Whether nobody has asked this before, of this leaf or of a clone of it.
+    pub fn is_first_taken(&self) -> bool {
+        !self.0.was_taken.swap(true, Ordering::Relaxed)
+    }
+
+    /// Reads what tells it from others; `None` if it is no certificate that the library can read.
+    pub fn identity(&self) -> Option<Identity> {
+        let leaf = X509::from_der(self.0.certified.end_entity_cert().ok()?).ok()?;
+        let serial = leaf.serial_number().to_bn().ok()?;
+        let fingerprint = leaf.digest(MessageDigest::sha256()).ok()?;
+        Some(Identity {
+            serial: serial.to_hex_str().ok()?.to_string(),
+            fingerprint: fingerprint.iter().map(|byte| format!("{byte:02X}")).collect(),
+        })
     }
 }
 
@@ -274,7 +312,7 @@ impl InterceptionAcceptor {
     {
         // A few counters go up; what is costly is shared.
         let mut config = ServerConfig::clone(&self.template);
-        config.cert_resolver = Arc::clone(&leaf.resolver);
+        config.cert_resolver = Arc::<OneLeaf>::clone(&leaf.0);
         config.alpn_protocols = alpn.map(<[u8]>::to_vec).into_iter().collect();
         config.ignore_client_order = !hello.prefers_chacha;
         let Hello { accepted, rest, .. } = hello;
@@ -330,7 +368,7 @@ impl fmt::Debug for InterceptionAcceptor {
 struct NoLeaf;
 
 impl ResolvesServerCert for NoLeaf {
-    fn resolve(&self, _: rustls::server::ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         None
     }
 }

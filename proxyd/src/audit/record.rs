@@ -151,7 +151,7 @@ pub(super) fn id(task: Uuid) -> Id {
 }
 
 /// Nanoseconds since 1970.
-fn nanos(at: Timestamp) -> u64 {
+pub(super) fn nanos(at: Timestamp) -> u64 {
     let secs = u64::try_from(at.unix_secs()).unwrap_or_default();
     secs.saturating_mul(1_000_000_000) + u64::from(at.subsec_nanos())
 }

@@ -63,6 +63,7 @@ pub(crate) struct TlsInterception {
     acceptor: InterceptionAcceptor,
     connector: Connector,
     leaves: Leaves,
+    recording: Option<Arc<Recording>>,
     on_failure: OnCertgendFailure,
     obstacles: Obstacles,
     /// Lets as many RSA keys sign at a time as there are CPUs, on threads for it.
@@ -212,6 +213,7 @@ impl TlsInterception {
             acceptor: InterceptionAcceptor::new(accept_timeout, Arc::clone(&ticketer)).map_err(SetUpError::Tickets)?,
             connector: connector(config, base).map_err(SetUpError::Client)?,
             leaves,
+            recording: around.recording.clone(),
             on_failure: config.on_certgend_failure,
             signers: Arc::new(Semaphore::new(available_parallelism().map_or(1, usize::from))),
             background: around.background.clone(),
@@ -372,6 +374,7 @@ impl TlsInterception {
             Ok(leaf) => leaf,
             Err(error) => return Err((error, Some(client))),
         };
+        self.note_mint(subject, &key, &leaf);
         let alpn = secure.alpn().map(<[u8]>::to_vec);
         let client = self.greet(*client, hello, &leaf, alpn.as_deref()).await;
         if self.obstacles.greeted(ends, &client) {
@@ -452,6 +455,19 @@ impl TlsInterception {
                     .map_err(|gone| TlsError::Gone(Box::new(gone)))?
                     .map_err(TlsError::Mint)
             }
+        }
+    }
+
+    /// Tells auditd about a certificate when it is shown for the first time: to whom it was made for, or to the next one
+    /// where that one has left.
+    fn note_mint(&self, subject: &Subject, key: &Key, leaf: &Leaf) {
+        if let Some(recording) = &self.recording
+            && recording.recorder().is_expected()
+            && leaf.is_first_taken()
+            && let Some(identity) = leaf.identity()
+        {
+            let made = (self.leaves.generator(), key, &identity);
+            recording.mint(&subject.auditor, subject.task_id, made);
         }
     }
 

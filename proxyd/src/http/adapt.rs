@@ -245,6 +245,7 @@ impl Adapting<'_> {
     ) -> Result<Asked<S>, TaskError> {
         let original = parse_request(head, &OWN)?.ok_or(TaskError::NoUpstream)?;
         let ask = Ask {
+            task: self.task.id,
             request_head: head,
             response_head: b"",
             client,
@@ -285,6 +286,7 @@ impl Adapting<'_> {
         let mut response_head = Vec::new();
         response.forward(&ForwardResponse::default(), &mut response_head);
         let ask = Ask {
+            task: self.task.id,
             request_head: &request.head,
             response_head: &response_head,
             client,

@@ -4,24 +4,28 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sluice_http1::{ChunkScanner, put_field};
 use sluice_icap::{BodyPart, Encapsulated, Method, Options, RequestHead, Response, end_to_end, parse_response};
 use sluice_lifecycle::Tasks;
+use sluice_telemetry::value::Uuid;
 
 use super::body::{Body, BodySource, FromService, Idle};
 use super::connection::Connection;
 use super::error::IcapError;
 use super::service::Service;
 use super::upload::{Plan, Pushed, Upload};
+use crate::audit::Said;
 use crate::error::TaskError;
 
 /// A message to be adapted, and whose it is.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ask<'a> {
+    /// For whom.
+    pub(crate) task: Uuid,
     /// The head of the request: start line in origin-form, fields, empty line.
     pub(crate) request_head: &'a [u8],
     /// The head of the response that is to be adapted; of none with REQMOD.
@@ -88,7 +92,7 @@ impl<S> Adapted<S> {
 }
 
 impl Service {
-    /// Asks the service about a message with this body.
+    /// Asks the service about a message with this body, and has auditd told what it says.
     ///
     /// # Errors
     /// [`TaskError::Icap`] for what the service does wrong, other variants for the body's source.
@@ -98,9 +102,53 @@ impl Service {
         body: Option<S>,
         tasks: &Tasks,
     ) -> Result<Adapted<S>, TaskError> {
+        let Some(witness) = self.witness.as_ref().filter(|witness| witness.is_heard()) else {
+            return self.exchange(ask, body, tasks).await.map(|(adapted, _)| adapted);
+        };
+        let began = Instant::now();
+        let outcome = self.exchange(ask, body, tasks).await;
+        let mut said = Said {
+            task: ask.task,
+            service: &self.uri,
+            method: self.method,
+            request_head: ask.request_head,
+            status: None,
+            verdict: "failed",
+            response_head: None,
+            error: None,
+            duration: began.elapsed(),
+        };
+        match &outcome {
+            Ok((adapted, status)) => {
+                said.status = *status;
+                (said.verdict, said.response_head) = match &adapted.verdict {
+                    Verdict::Unchanged if status.is_none() => ("bypassed", None),
+                    Verdict::Unchanged => ("unchanged", None),
+                    Verdict::Request(_) => ("request", None),
+                    Verdict::Response(head) => ("response", Some(head.as_slice())),
+                };
+            }
+            Err(error) => {
+                if let TaskError::Icap(IcapError::Status(status)) = error {
+                    said.status = Some(*status);
+                }
+                said.error = Some(error.to_string());
+            }
+        }
+        witness.tell(&said);
+        outcome.map(|(adapted, _)| adapted)
+    }
+
+    /// Asks it. Tells the status of its answer, too; none if the message goes on without one.
+    async fn exchange<S: BodySource>(
+        self: &Arc<Self>,
+        ask: &Ask<'_>,
+        body: Option<S>,
+        tasks: &Tasks,
+    ) -> Result<(Adapted<S>, Option<u16>), TaskError> {
         let mut upload = Upload::new(body);
         let Some((mut connection, options)) = self.reach(tasks).await? else {
-            return Ok(Adapted::unchanged(upload, Vec::new()));
+            return Ok((Adapted::unchanged(upload, Vec::new()), None));
         };
         let wanted = options.preview.filter(|_| !self.no_preview);
         let plan = upload.plan(wanted, self.preview_timeout).await?;
@@ -120,7 +168,9 @@ impl Service {
             match turn.run().await {
                 Ok(answer) => {
                     let Turn { connection, idle, .. } = turn;
-                    return self.settle(answer, connection, upload, idle);
+                    let status = answer.status;
+                    let adapted = self.settle(answer, connection, upload, idle)?;
+                    return Ok((adapted, Some(status)));
                 }
                 // The service may have closed a connection that waited, and never have seen the message.
                 Err(TaskError::Icap(IcapError::Closed | IcapError::Read(_)))
@@ -245,6 +295,7 @@ impl Service {
 
 /// What the service has answered, its body apart.
 struct Answer {
+    status: u16,
     kind: Kind,
     has_body: bool,
     keep_alive: bool,
@@ -340,6 +391,7 @@ impl<S: BodySource> Turn<'_, S> {
                     return Err(IcapError::Parts.into());
                 }
                 Ok(Answer {
+                    status,
                     kind: Kind::Unchanged,
                     has_body: false,
                     keep_alive,
@@ -351,6 +403,7 @@ impl<S: BodySource> Turn<'_, S> {
                 let parts = parts.ok_or(IcapError::Parts)?;
                 let (kind, has_body) = self.read_parts(parts).await?;
                 Ok(Answer {
+                    status,
                     kind,
                     has_body,
                     keep_alive,

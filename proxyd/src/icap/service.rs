@@ -24,6 +24,7 @@ use super::config::IcapServiceConfig;
 use super::connection::{Connection, Place};
 use super::error::IcapError;
 use super::pool;
+use crate::audit::Witness;
 use crate::config::tcp_options;
 
 /// How long an answer to OPTIONS is waited for.
@@ -45,6 +46,8 @@ pub(crate) struct Service {
     pub(super) no_preview: bool,
     pub(super) preview_timeout: Duration,
     pub(super) shared_names: Vec<String>,
+    /// Who is told what it says.
+    pub(super) witness: Option<Witness>,
     bypass: bool,
     place: Place,
     pool: ConnectionPool,
@@ -77,7 +80,12 @@ impl Service {
     ///
     /// # Errors
     /// [`ServiceError`].
-    pub(crate) fn new(config: &IcapServiceConfig, method: Method, base: &Path) -> Result<Arc<Self>, ServiceError> {
+    pub(crate) fn new(
+        config: &IcapServiceConfig,
+        method: Method,
+        base: &Path,
+        witness: Option<Witness>,
+    ) -> Result<Arc<Self>, ServiceError> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let host = config.host()?;
         let url = &config.url.0;
@@ -123,6 +131,7 @@ impl Service {
                 .iter()
                 .map(|name| name.as_str().to_owned())
                 .collect(),
+            witness,
             bypass: config.bypass,
             place: Place {
                 host,

@@ -12,6 +12,7 @@ use std::time::Duration;
 use sluice_config::decode_text;
 use sluice_icap::Method;
 use sluice_lifecycle::Tasks;
+use sluice_telemetry::value::Uuid;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener};
 use tokio::time::{Instant, Sleep, sleep, timeout};
@@ -164,7 +165,7 @@ async fn play(
 
 fn service(yaml: &str, method: Method) -> Arc<Service> {
     let config: IcapServiceConfig = decode_text(yaml).unwrap();
-    Service::new(&config, method, Path::new("/")).unwrap()
+    Service::new(&config, method, Path::new("/"), None).unwrap()
 }
 
 /// A body in pieces, with waits between them.
@@ -214,6 +215,7 @@ impl BodySource for Pieces {
 
 fn ask<'a>(request_head: &'a [u8], response_head: &'a [u8]) -> Ask<'a> {
     Ask {
+        task: Uuid::default(),
         request_head,
         response_head,
         client: "192.0.2.7:4000".parse().unwrap(),

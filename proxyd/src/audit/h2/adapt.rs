@@ -17,6 +17,7 @@ use h2::client::SendRequest;
 use h2::ext::Protocol;
 use h2::server::SendResponse;
 use http::{Method, StatusCode, request};
+use sluice_telemetry::value::Uuid;
 
 use super::body::pass;
 use super::stream::{Answer, Exchange, StreamError, client_error, client_head, upstream_error};
@@ -31,6 +32,7 @@ use heads::{Reply, Sent, adapted_request, request_text, response_text};
 #[derive(Clone, Copy)]
 pub(crate) struct Adapter<'a> {
     pub(crate) adaptation: Adaptation<'a>,
+    pub(crate) task: Uuid,
     pub(crate) client: SocketAddr,
     pub(crate) user: Option<&'a str>,
     /// How long a service may keep silent.
@@ -131,6 +133,7 @@ impl Adapter<'_> {
     /// A question about a message of a request with this head.
     fn ask<'q>(&'q self, request_head: &'q [u8]) -> Ask<'q> {
         Ask {
+            task: self.task,
             request_head,
             response_head: b"",
             client: self.client,

@@ -34,6 +34,7 @@ pub(crate) async fn run(flow: &Flow, subject: &Subject, sides: Sides) -> Result<
     let mut client = *client;
     let icap = &flow.auditor.icap;
     let adapter = Adapter {
+        task: task.id,
         adaptation: Adaptation {
             services: icap,
             tasks: &flow.worker.tasks,
