@@ -27,6 +27,7 @@ mod websocket;
 use std::path::Path;
 use std::sync::Arc;
 
+use sluice_acl::InspectPolicy;
 use sluice_addr::Upstream;
 use sluice_config::value::{InspectAction, Ratio};
 use sluice_io::Stream;
@@ -140,15 +141,27 @@ impl Auditor {
 
     /// What is done with a stream of `protocol` to a host, if there is a choice.
     fn policy(&self, protocol: Protocol, upstream: &Upstream) -> Option<InspectAction> {
-        let config = &self.config;
-        let policy = match protocol {
-            Protocol::Http2 => &config.h2_inspect_policy,
-            Protocol::Imap => config.imap_inspect_policy.as_ref()?,
-            Protocol::Smtp => config.smtp_inspect_policy.as_ref()?,
-            Protocol::Websocket => &config.websocket_inspect_policy,
-            _ => return None,
-        };
+        let (_, policy) = self.policy_of(protocol)?;
         Some(policy.check(&upstream.host))
+    }
+
+    /// What decides on a stream of `protocol` to a host, if there is a choice: `h2_inspect_policy.child_match:intercept`.
+    fn rule(&self, protocol: Protocol, upstream: &Upstream) -> Option<String> {
+        let (policy_key, policy) = self.policy_of(protocol)?;
+        let (action, key) = policy.find(&upstream.host);
+        Some(format!("{policy_key}.{key}:{}", action.name()))
+    }
+
+    /// The policy for a protocol, with its key.
+    fn policy_of(&self, protocol: Protocol) -> Option<(&'static str, &InspectPolicy)> {
+        let config = &self.config;
+        Some(match protocol {
+            Protocol::Http2 => ("h2_inspect_policy", &config.h2_inspect_policy),
+            Protocol::Imap => ("imap_inspect_policy", config.imap_inspect_policy.as_ref()?),
+            Protocol::Smtp => ("smtp_inspect_policy", config.smtp_inspect_policy.as_ref()?),
+            Protocol::Websocket => ("websocket_inspect_policy", &config.websocket_inspect_policy),
+            _ => return None,
+        })
     }
 }
 

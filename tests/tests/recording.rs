@@ -9,8 +9,9 @@ use std::{
 
 use rustix::process::Signal;
 use serde_json::Value;
-use sluice_testkit::{Daemon, Group, assert_eventually};
+use sluice_testkit::{Ca, Daemon, Group, assert_eventually};
 use sluice_tests::captures::{captures, ctl, paths, tshark};
+use sluice_tests::rig::{Keys, Rig};
 use sluice_wire::dump::Dissector;
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -60,7 +61,7 @@ async fn intercepting(more: &str) -> (Group, sluice_testkit::Nginx, PathBuf) {
 /// The same with more sections.
 async fn intercepting_with(more: &str, sections: &str) -> (Group, sluice_testkit::Nginx, PathBuf) {
     use std::os::unix::fs::PermissionsExt as _;
-    let ca = sluice_testkit::Ca::new();
+    let ca = Ca::new();
     let nginx = sluice_testkit::Nginx::start_with("", Some(&ca.issue(&["a.test"]))).await;
     let yaml = format!(
         "auditd: {{directory: audit, compress: none}}
@@ -76,7 +77,7 @@ certgend: {{backend: {{ca_certificate: '%dir%/mint.pem', ca_private_key: '%dir%/
     );
     let group = Group::new(&yaml);
     ca.write(group.dir());
-    let ours = sluice_testkit::Ca::named("Interception CA");
+    let ours = Ca::named("Interception CA");
     let trust = group.write_file("mint.pem", ours.pem());
     let key = group.write_file("mint.key", ours.key_pem());
     std::fs::set_permissions(key, std::fs::Permissions::from_mode(0o600)).unwrap();
@@ -105,6 +106,7 @@ async fn what_is_inside_of_intercepted_tls_is_dissected_by_tshark_and_exported()
     assert_eq!(responses.len(), 1);
     let flow = ctl(&group, &["search", "--kind", "Flow"]).await;
     let flow: Value = serde_json::from_str(flow.lines().next().unwrap()).unwrap();
+    assert_eq!(flow["rule"], "auditor");
     let task = flow["task_id"].as_str().unwrap();
     assert_eq!(proxyd.log_records("Inspect")[0]["task_id"], task);
     let har = ctl(&group, &["export", "--task", task, "--format", "har"]).await;
@@ -380,5 +382,52 @@ async fn what_icap_services_say_is_told() {
     proxyd.stop().await.assert_clean();
     icap.stop().await.assert_clean();
     certgend.stop().await.assert_clean();
+    auditd.stop().await.assert_clean();
+}
+
+#[tokio::test]
+async fn a_capture_says_whose_stream_it_is_and_what_has_decided_on_it() {
+    let (ca, other) = (Ca::new(), Ca::named("Another CA"));
+    let nginx = sluice_tests::rig::nginx(&other, &["a.test"]).await;
+    let sections = "auditd: {directory: audit, compress: none}
+user_group:
+  - name: staff
+    static_users:
+      - name: ann
+        token: ~
+        audit: {enable_protocol_inspection: true}
+        explicit_sites: [{id: s, exact_match: 127.0.0.1, tls_client: {ca_certificate: '%dir%/other.pem'}}]
+";
+    let keys = Keys {
+        auditor: "tls_stream_dump: {}\n    h2_inspect_policy: {default: block, subnet_match: {intercept: 127.0.0.0/8}}",
+        server: "user_group: staff",
+        sections,
+        ..Keys::default()
+    };
+    let group = Rig::group(&ca, &keys);
+    group.write_file("other.pem", other.pem());
+    let auditd = group.daemon("auditd").start().await;
+    let rig = Rig::start_in(group.clone()).await;
+    for version in ["--http1.1", "--http2"] {
+        let curl = rig
+            .curl("a.test", &nginx, "/hello.txt")
+            .args([version, "-U", "ann:any"]);
+        curl.run().await.assert(200, "hello\n");
+    }
+    let about = |protocol: &str| {
+        let filter = format!("frame.comment contains \"protocol={protocol}\"");
+        tshark(&captures(&group)[0], &filter, &["frame.comment"])
+    };
+    assert_eventually!(about("http_2").len() == 1);
+    let port = nginx.tls_addr().port();
+    let user = format!(
+        "upstream=127.0.0.1:{port} host=127.0.0.1 protocol=http_1 user=ann rule=user.audit,site.tls_client client="
+    );
+    let one = about("http_1").remove(0);
+    assert!(one.contains(&user), "{one}");
+    let two = about("http_2").remove(0);
+    let rule = "rule=user.audit,site.tls_client,h2_inspect_policy.subnet_match:intercept client=";
+    assert!(two.contains(rule), "{two}");
+    rig.stop().await;
     auditd.stop().await.assert_clean();
 }

@@ -30,11 +30,20 @@ schema_as!(InspectPolicy => PolicyForm);
 impl InspectPolicy {
     /// What is done with a stream to a host.
     pub fn check(&self, host: &Host) -> InspectAction {
+        self.find(host).0
+    }
+
+    /// The same, and the key that says so.
+    pub fn find(&self, host: &Host) -> (InspectAction, &'static str) {
         let below = || match host {
-            Host::Ip(ip) => self.subnets.find(*ip),
-            Host::Domain(name) => with_parents(name).find_map(|(domain, _)| self.children.get(domain).copied()),
+            Host::Ip(ip) => Some((self.subnets.find(*ip)?, "subnet_match")),
+            Host::Domain(name) => {
+                let action = with_parents(name).find_map(|(domain, _)| self.children.get(domain))?;
+                Some((*action, "child_match"))
+            }
         };
-        self.exact.get(host).copied().or_else(below).unwrap_or(self.default)
+        let exact = self.exact.get(host).map(|action| (*action, "exact_match"));
+        exact.or_else(below).unwrap_or((self.default, "default"))
     }
 
     /// Whether there is a host with which this is done.
@@ -154,16 +163,17 @@ mod tests {
             "{default: block, exact: {Bypass: [a.test, 10.0.0.1]}, child_match: {intercept: test}, \
              subnet: {detour: 10.0.0.0/8, bypass: 127.0.0.1}}",
         );
-        for (host, action) in [
-            ("a.test", InspectAction::Bypass),
-            ("b.a.test", InspectAction::Intercept),
-            ("other", InspectAction::Block),
-            ("10.0.0.1", InspectAction::Bypass),
-            ("10.0.0.2", InspectAction::Detour),
-            ("127.0.0.1", InspectAction::Bypass),
-            ("192.0.2.1", InspectAction::Block),
+        for (host, action, key) in [
+            ("a.test", InspectAction::Bypass, "exact_match"),
+            ("b.a.test", InspectAction::Intercept, "child_match"),
+            ("other", InspectAction::Block, "default"),
+            ("10.0.0.1", InspectAction::Bypass, "exact_match"),
+            ("10.0.0.2", InspectAction::Detour, "subnet_match"),
+            ("127.0.0.1", InspectAction::Bypass, "subnet_match"),
+            ("192.0.2.1", InspectAction::Block, "default"),
         ] {
             assert_eq!(check(&policy, host), action, "{host}");
+            assert_eq!(policy.find(&Host::parse(host).unwrap()), (action, key), "{host}");
         }
     }
 

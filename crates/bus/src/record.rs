@@ -61,7 +61,7 @@ pub struct FlowMeta {
     pub upstream: String,
     /// The protocol, as in logs.
     pub protocol: String,
-    /// Why it is recorded, if a rule says so.
+    /// What has decided that it is looked into, and how.
     pub rule: Option<String>,
     /// Both connections.
     pub addresses: Addresses,

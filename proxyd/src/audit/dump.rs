@@ -153,7 +153,7 @@ impl Flow {
             user: self.task.permit().and_then(Permit::log_name).map(ToString::to_string),
             upstream: self.upstream.to_string(),
             protocol: protocol.map_or("_unknown", Protocol::as_str).to_owned(),
-            rule: None,
+            rule: Some(self.rule(protocol)),
             addresses: addresses(&sides),
             dissector: match protocol {
                 Some(Protocol::Http1) => Dissector::Name("http".to_owned()),
@@ -190,6 +190,20 @@ impl Flow {
             }
         }
         sides
+    }
+}
+
+impl Flow {
+    /// What has decided that the stream is looked into, and how: keys of the configuration, with commas between them.
+    fn rule(&self, protocol: Option<Protocol>) -> String {
+        let permit = self.task.permit();
+        let drawn = if permit.is_some() { "user.audit" } else { "auditor" };
+        let tls = permit
+            .and_then(Permit::tls_client)
+            .map(|_| "site.tls_client".to_owned());
+        let policy = protocol.and_then(|protocol| self.auditor.rule(protocol, &self.upstream));
+        let more = tls.into_iter().chain(policy);
+        more.fold(drawn.to_owned(), |rule, part| rule + "," + &part)
     }
 }
 

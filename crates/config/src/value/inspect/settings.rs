@@ -24,6 +24,18 @@ pub enum InspectAction {
     Intercept,
 }
 
+impl InspectAction {
+    /// As it is written.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Block => "block",
+            Self::Bypass => "bypass",
+            Self::Detour => "detour",
+            Self::Intercept => "intercept",
+        }
+    }
+}
+
 /// The most bytes that are looked at for one message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
