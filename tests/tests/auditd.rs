@@ -62,6 +62,7 @@ fn meta(task: u8, protocol: &str) -> FlowMeta {
             remote: ([192, 0, 2, 9], 8443).into(),
         },
         dissector: Dissector::Name(protocol.replace("http_1", "http").replace("http_2", "http2")),
+        sniff: None,
     }
 }
 

@@ -2,15 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::Value;
 use sluice_testkit::{Ca, Daemon, Group, assert_eventually};
-use sluice_tests::captures::{captures, ctl, paths, tshark};
+use sluice_tests::captures::{captures, ctl, fetch, intercepting, intercepting_with, paths, tshark};
 use sluice_tests::rig::{Keys, Rig};
 use sluice_wire::dump::Dissector;
 
@@ -50,70 +47,6 @@ async fn what_proxyd_finds_in_tunnels_is_told_with_user_and_host() {
     assert_eq!(proxyd.log_records("Inspect")[0]["task_id"], events[1]["task_id"]);
     assert_eq!(proxyd.status().await["peers"]["auditd"]["state"], "connected");
     proxyd.stop().await.assert_clean();
-    auditd.stop().await.assert_clean();
-}
-
-/// A group that intercepts TLS, with `more` keys of its auditor; nginx behind it, and what clients have to trust.
-async fn intercepting(more: &str) -> (Group, sluice_testkit::Nginx, PathBuf) {
-    intercepting_with(more, "").await
-}
-
-/// The same with more sections.
-async fn intercepting_with(more: &str, sections: &str) -> (Group, sluice_testkit::Nginx, PathBuf) {
-    use std::os::unix::fs::PermissionsExt as _;
-    let ca = Ca::new();
-    let nginx = sluice_testkit::Nginx::start_with("", Some(&ca.issue(&["a.test"]))).await;
-    let yaml = format!(
-        "auditd: {{directory: audit, compress: none}}
-auditor:
-  - name: inside
-    tls_cert_agent: {{}}
-    tls_interception_client: {{ca_certificate: '%dir%/ca.pem', no_default_ca_certificate: true}}
-    {more}
-certgend: {{backend: {{ca_certificate: '%dir%/mint.pem', ca_private_key: '%dir%/mint.key'}}}}
-{sections}
-{}",
-        sluice_tests::proxy("auditor: inside", "")
-    );
-    let group = Group::new(&yaml);
-    ca.write(group.dir());
-    let ours = Ca::named("Interception CA");
-    let trust = group.write_file("mint.pem", ours.pem());
-    let key = group.write_file("mint.key", ours.key_pem());
-    std::fs::set_permissions(key, std::fs::Permissions::from_mode(0o600)).unwrap();
-    (group, nginx, trust)
-}
-
-fn fetch(group: &Group, nginx: &sluice_testkit::Nginx, trust: &Path, path: &str) -> sluice_testkit::Curl {
-    sluice_testkit::curl(&format!("https://a.test{path}"))
-        .proxy(group.addr("http"))
-        .arg("--connect-to")
-        .arg(format!("::{}", nginx.tls_addr()))
-        .trust(trust)
-}
-
-#[tokio::test]
-async fn what_is_inside_of_intercepted_tls_is_dissected_by_tshark_and_exported() {
-    let (group, nginx, trust) = intercepting("tls_stream_dump: {}").await;
-    let auditd = group.daemon("auditd").start().await;
-    let certgend = group.daemon("certgend").start().await;
-    let proxyd = group.proxyd().await;
-    let answer = fetch(&group, &nginx, &trust, "/h1").arg("--http1.1").run().await;
-    assert_eq!(answer.exit, 0, "{}", answer.stderr);
-    assert_eventually!(paths(&group) == ["/h1"], "{:?}", paths(&group));
-    let file = captures(&group).remove(0);
-    let responses = tshark(&file, "http.response", &["http.response.code"]);
-    assert_eq!(responses.len(), 1);
-    let flow = ctl(&group, &["search", "--kind", "Flow"]).await;
-    let flow: Value = serde_json::from_str(flow.lines().next().unwrap()).unwrap();
-    assert_eq!(flow["rule"], "auditor");
-    let task = flow["task_id"].as_str().unwrap();
-    assert_eq!(proxyd.log_records("Inspect")[0]["task_id"], task);
-    let har = ctl(&group, &["export", "--task", task, "--format", "har"]).await;
-    let har: Value = serde_json::from_str(&har).unwrap();
-    assert_eq!(har["log"]["entries"][0]["request"]["url"], "https://a.test/h1");
-    proxyd.stop().await.assert_clean();
-    certgend.stop().await.assert_clean();
     auditd.stop().await.assert_clean();
 }
 

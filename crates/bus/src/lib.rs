@@ -18,6 +18,6 @@ mod record;
 mod sender;
 mod socket;
 
-pub use record::{FlowDump, FlowMeta, Policy, Recorded, Recorder, Side, Stalled, UdpDump, UdpDumpStats};
+pub use record::{FlowDump, FlowMeta, Policy, Recorded, Recorder, Side, Sniff, Stalled, UdpDump, UdpDumpStats};
 pub use sender::{Full, Position, Sender, SenderConfig, SenderStats};
 pub use socket::{BusError, Dealer, Event, Peer, Publisher, Router, Socket, Subscriber, Waker, wait};

@@ -22,7 +22,7 @@ use std::{
 
 use sluice_wire::{
     audit::{Event, EventWriter, Flow, Id, put_event},
-    dump::{Addresses, Dissector},
+    dump::{Addresses, Direction, Dissector},
 };
 
 pub use flow::{FlowDump, Stalled};
@@ -31,8 +31,8 @@ pub use udp::{UdpDump, UdpDumpStats};
 
 use crate::{BusError, Sender, SenderConfig, SenderStats};
 
-/// The longest exported PDU that auditd is sent: a read of TLS and more fits into one.
-const PACKET_SIZE: usize = 65_000;
+/// The longest exported PDU that auditd is sent: Wireshark takes no packet of more than 256 KiB.
+const PACKET_SIZE: usize = 250_000;
 
 /// What is done when auditd is gone, stuck or too slow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -67,7 +67,12 @@ pub struct FlowMeta {
     pub addresses: Addresses,
     /// Who is to make sense of the bytes.
     pub dissector: Dissector,
+    /// Who would do better, by the first bytes; asked by what is told to auditd.
+    pub sniff: Option<Sniff>,
 }
+
+/// Tells who makes sense of bytes that went some way, if that shows.
+pub type Sniff = fn(Direction, &[u8]) -> Option<Dissector>;
 
 /// What the group's auditd is told: one for a process, shared by its threads.
 #[derive(Debug)]

@@ -7,6 +7,7 @@
 //! A header is a list of options, each a tag and a length of two bytes and a value, without padding (others' paddings of
 //! zeros are taken). All numbers are big-endian.
 
+mod frames;
 #[cfg(any(test, feature = "cases"))]
 #[doc(hidden)]
 pub mod properties;
@@ -19,6 +20,10 @@ use std::net::SocketAddr;
 
 pub use read::{DumpError, Pdu};
 pub use write::DumpWriter;
+
+/// The dissector of HTTP/2, and that of bytes that say nothing.
+const HTTP2: &str = "http2";
+const DATA: &str = "data";
 
 /// The smallest limit of a datagram that is kept to: both headers fit into it many times.
 pub const MIN_PACKET_SIZE: usize = 1200;

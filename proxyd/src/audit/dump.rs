@@ -7,11 +7,11 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use sluice_bus::{FlowDump, FlowMeta, Policy, Recorded, Side, UdpDump, UdpDumpStats};
 use sluice_config::value::{ByteSize, ResolveAddrError};
-use sluice_sniff::Protocol;
+use sluice_sniff::{Hints, Limits, Protocol, Verdict, of_client, of_server};
 use sluice_sys::udp::{UdpBind, connect};
 use sluice_telemetry::metrics::Shards;
 use sluice_telemetry::warn;
-use sluice_wire::dump::{Addresses, DEFAULT_PACKET_SIZE, Dissector};
+use sluice_wire::dump::{Addresses, DEFAULT_PACKET_SIZE, Direction, Dissector};
 
 use super::Flow;
 use super::config::{AuditorConfig, OnAuditdFailure};
@@ -155,11 +155,10 @@ impl Flow {
             protocol: protocol.map_or("_unknown", Protocol::as_str).to_owned(),
             rule: Some(self.rule(protocol)),
             addresses: addresses(&sides),
-            dissector: match protocol {
-                Some(Protocol::Http1) => Dissector::Name("http".to_owned()),
-                Some(Protocol::Http2) => Dissector::Name("http2".to_owned()),
-                _ => Dissector::TlsPort(self.upstream.port),
-            },
+            dissector: protocol
+                .and_then(dissector)
+                .unwrap_or(Dissector::TlsPort(self.upstream.port)),
+            sniff: protocol.is_none().then_some(sniff),
         };
         let Some(flow) = dump.flow(&meta).map(Arc::new) else {
             return sides;
@@ -204,6 +203,36 @@ impl Flow {
         let policy = protocol.and_then(|protocol| self.auditor.rule(protocol, &self.upstream));
         let more = tls.into_iter().chain(policy);
         more.fold(drawn.to_owned(), |rule, part| rule + "," + &part)
+    }
+}
+
+/// Wireshark's word for a protocol, of those that it has long known.
+fn dissector(protocol: Protocol) -> Option<Dissector> {
+    let name = match protocol {
+        Protocol::Ftp => "ftp",
+        Protocol::Http1 => "http",
+        Protocol::Http2 => "http2",
+        Protocol::Imap => "imap",
+        Protocol::Mqtt => "mqtt",
+        Protocol::Pop3 => "pop",
+        Protocol::Smtp => "smtp",
+        Protocol::Ssh => "ssh",
+        Protocol::TlsLegacy | Protocol::TlsModern => "tls",
+        _ => return None,
+    };
+    Some(Dissector::Name(name.to_owned()))
+}
+
+/// Who makes sense of the first bytes of a stream of which no ALPN has told anything.
+fn sniff(direction: Direction, data: &[u8]) -> Option<Dissector> {
+    let (hints, limits) = (Hints::default(), Limits::default());
+    let verdict = match direction {
+        Direction::ToClient => of_server(data, hints, &limits),
+        Direction::ToRemote => of_client(data, hints, &limits),
+    };
+    match verdict {
+        Verdict::Is(protocol) => dissector(protocol),
+        Verdict::More | Verdict::Not => None,
     }
 }
 

@@ -7,11 +7,11 @@ use std::{
 
 use sluice_wire::{
     audit::{Dump, put_dump},
-    dump::{Direction, DumpWriter},
+    dump::{Addresses, Direction, DumpWriter},
 };
 use tokio::time::timeout;
 
-use super::{FlowMeta, PACKET_SIZE, Policy, Recorder, UdpDump, now};
+use super::{FlowMeta, PACKET_SIZE, Policy, Recorder, Sniff, UdpDump, now};
 use crate::Position;
 
 /// Auditd did not write in time: the stream must end, as nothing may go through unrecorded.
@@ -42,6 +42,10 @@ enum Transport {
 #[derive(Debug)]
 struct State {
     writer: DumpWriter,
+    /// Until the first bytes come.
+    sniff: Option<(Sniff, Addresses)>,
+    /// Fronts of frames whose rest has not come, with the policy to drop: to the client, and to the upstream.
+    fronts: (Vec<u8>, Vec<u8>),
     record: Vec<u8>,
     /// What must be written before more goes through.
     last: Position,
@@ -57,20 +61,23 @@ impl FlowDump {
         meta: &FlowMeta,
         policy: Policy,
     ) -> Self {
-        let writer = DumpWriter::new(&meta.addresses, &meta.dissector, PACKET_SIZE);
-        Self::new(Transport::Auditd { recorder, flow, policy }, writer, begun)
+        let writer = DumpWriter::framed(&meta.addresses, &meta.dissector, PACKET_SIZE);
+        let sniff = meta.sniff.map(|sniff| (sniff, meta.addresses));
+        Self::new(Transport::Auditd { recorder, flow, policy }, writer, sniff, begun)
     }
 
     pub(super) fn to_udp(dump: Arc<UdpDump>, meta: &FlowMeta, packet_size: usize) -> Self {
         let writer = DumpWriter::new(&meta.addresses, &meta.dissector, packet_size);
-        Self::new(Transport::Udp(dump), writer, Position::START)
+        Self::new(Transport::Udp(dump), writer, None, Position::START)
     }
 
-    fn new(transport: Transport, writer: DumpWriter, last: Position) -> Self {
+    fn new(transport: Transport, writer: DumpWriter, sniff: Option<(Sniff, Addresses)>, last: Position) -> Self {
         Self {
             transport,
             state: Mutex::new(State {
                 writer,
+                sniff,
+                fronts: (Vec::new(), Vec::new()),
                 record: Vec::new(),
                 last,
                 failed: false,
@@ -92,18 +99,44 @@ impl FlowDump {
         self.put(Direction::ToClient, data);
     }
 
-    /// Records bytes that went `direction`.
+    /// Records bytes that went `direction`. The front of a frame of HTTP/2 waits for its rest, unless the policy is to stall.
     pub fn put(&self, direction: Direction, data: &[u8]) {
-        if data.is_empty() {
-            return;
-        }
         let mut state = self.state();
+        state.sniff(direction, data);
+        if self.is_strict() {
+            return self.write(&mut state, direction, data);
+        }
+        let mut front = std::mem::take(state.front(direction));
+        let mut data = data;
+        if !front.is_empty() {
+            front.extend_from_slice(data);
+            data = &front;
+        }
+        let (ready, rest) = data.split_at(state.writer.whole(direction, data));
+        self.write(&mut state, direction, ready);
+        let rest = if data.len() == rest.len() && !front.is_empty() {
+            front // nothing has gone of it
+        } else {
+            rest.to_vec()
+        };
+        *state.front(direction) = rest;
+    }
+
+    /// How much of `data` is better recorded now; the rest should wait for what follows.
+    pub(super) fn whole(&self, direction: Direction, data: &[u8]) -> usize {
+        let mut state = self.state();
+        state.sniff(direction, data);
+        state.writer.whole(direction, data)
+    }
+
+    fn write(&self, state: &mut State, direction: Direction, data: &[u8]) {
         let State {
             writer,
             record,
             last,
             failed,
-        } = &mut *state;
+            ..
+        } = state;
         match &self.transport {
             Transport::Udp(dump) => writer.put(direction, data, |packet| dump.send(packet)),
             Transport::Auditd { recorder, flow, policy } => {
@@ -178,8 +211,35 @@ impl FlowDump {
     }
 }
 
+impl State {
+    /// The first bytes may tell who makes sense of them.
+    fn sniff(&mut self, direction: Direction, data: &[u8]) {
+        if data.is_empty() {
+            return;
+        }
+        let told = self.sniff.take();
+        if let Some((dissector, addresses)) = told.and_then(|(sniff, ends)| Some((sniff(direction, data)?, ends))) {
+            self.writer = DumpWriter::framed(&addresses, &dissector, PACKET_SIZE);
+        }
+    }
+
+    fn front(&mut self, direction: Direction) -> &mut Vec<u8> {
+        match direction {
+            Direction::ToClient => &mut self.fronts.0,
+            Direction::ToRemote => &mut self.fronts.1,
+        }
+    }
+}
+
 impl Drop for FlowDump {
     fn drop(&mut self) {
+        {
+            let mut state = self.state();
+            for direction in [Direction::ToClient, Direction::ToRemote] {
+                let front = std::mem::take(state.front(direction));
+                self.write(&mut state, direction, &front);
+            }
+        }
         if let Transport::Auditd { recorder, flow, .. } = &self.transport {
             recorder.sender().end(*flow);
         }

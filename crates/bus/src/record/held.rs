@@ -11,10 +11,10 @@ use std::{
 use sluice_wire::dump::Direction;
 use tokio::io::ReadBuf;
 
-use super::{FlowDump, Stalled};
+use super::{FlowDump, PACKET_SIZE, Stalled};
 
 /// Bytes of one write that are held at a time.
-const LONGEST: usize = 64 << 10;
+const LONGEST: usize = PACKET_SIZE;
 
 type Waiting = Pin<Box<dyn Future<Output = Result<(), Stalled>> + Send>>;
 
@@ -24,6 +24,8 @@ pub(super) struct Held {
     bytes: Vec<u8>,
     /// How many of them have gone on.
     gone: usize,
+    /// What was read behind them: the front of a frame, which is not recorded yet.
+    front: Vec<u8>,
     /// Until they are written; never locked, it makes the stream `Sync`.
     waiting: Mutex<Option<Waiting>>,
 }
@@ -34,6 +36,7 @@ impl Held {
             direction,
             bytes: Vec::new(),
             gone: 0,
+            front: Vec::new(),
             waiting: Mutex::new(None),
         }
     }
@@ -42,24 +45,42 @@ impl Held {
         self.bytes.is_empty()
     }
 
-    /// Records bytes, which have not gone on yet. There may be none from before.
-    pub(super) fn hold(&mut self, dump: &Arc<FlowDump>, bytes: Vec<u8>) {
-        dump.put(self.direction, &bytes);
-        self.bytes = bytes;
-        self.gone = 0;
-        let dump = Arc::clone(dump);
-        let waiting = self.waiting.get_mut().unwrap_or_else(PoisonError::into_inner);
-        *waiting = Some(Box::pin(async move { dump.ready().await }));
+    /// Takes what was read, `is_end` if nothing was. Nothing is held after that where the rest of a frame of HTTP/2 must
+    /// come first. There may be nothing held from before.
+    pub(super) fn hold_read(&mut self, dump: &Arc<FlowDump>, read: &[u8], is_end: bool) {
+        self.front.extend_from_slice(read);
+        let whole = match dump.whole(self.direction, &self.front) {
+            0 if is_end => self.front.len(),
+            whole => whole,
+        };
+        if whole > 0 {
+            let rest = self.front.split_off(whole);
+            let bytes = std::mem::replace(&mut self.front, rest);
+            self.hold(dump, bytes);
+        }
     }
 
-    /// The same for the beginning of a write.
+    /// Takes the beginning of a write: whole frames if there are any.
     pub(super) fn hold_write(&mut self, dump: &Arc<FlowDump>, bufs: &[IoSlice<'_>]) {
         let mut bytes = Vec::new();
         for buf in bufs {
             let (taken, _) = buf.split_at(buf.len().min(LONGEST - bytes.len()));
             bytes.extend_from_slice(taken);
         }
+        match dump.whole(self.direction, &bytes) {
+            0 => {}
+            whole => bytes.truncate(whole),
+        }
         self.hold(dump, bytes);
+    }
+
+    fn hold(&mut self, dump: &Arc<FlowDump>, bytes: Vec<u8>) {
+        dump.put(self.direction, &bytes);
+        self.bytes = bytes;
+        self.gone = 0;
+        let dump = Arc::clone(dump);
+        let waiting = self.waiting.get_mut().unwrap_or_else(PoisonError::into_inner);
+        *waiting = Some(Box::pin(async move { dump.ready().await }));
     }
 
     /// Waits until all that is held is written, and gives what has not gone on.

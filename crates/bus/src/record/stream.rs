@@ -83,15 +83,19 @@ fn poll_read_held(
     buf: &mut ReadBuf<'_>,
 ) -> Poll<io::Result<()>> {
     dump.check().map_err(over)?;
-    if held.is_empty() {
+    if buf.remaining() == 0 {
+        return Poll::Ready(Ok(()));
+    }
+    while held.is_empty() {
         let before = buf.filled().len();
-        ready!(Pin::new(inner).poll_read(cx, buf))?;
-        let read = buf.filled().get(before..).unwrap_or_default().to_vec();
-        if read.is_empty() {
-            return Poll::Ready(Ok(())); // the end, or no room
-        }
+        ready!(Pin::new(&mut *inner).poll_read(cx, buf))?;
+        let read = buf.filled().get(before..).unwrap_or_default();
+        let is_end = read.is_empty();
+        held.hold_read(dump, read, is_end);
         buf.set_filled(before);
-        held.hold(dump, read);
+        if is_end && held.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
     }
     ready!(held.poll_written(cx))?;
     held.give(buf);

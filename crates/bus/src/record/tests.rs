@@ -6,7 +6,7 @@ use std::{
 };
 
 use sluice_io::{SecureIo, Stream};
-use sluice_wire::audit::{Message, Welcome};
+use sluice_wire::audit::{Message, Record, Welcome};
 use sluice_wire::dump::{Direction, Pdu};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
 
@@ -30,6 +30,7 @@ fn meta() -> FlowMeta {
             remote: "192.0.2.9:443".parse().unwrap(),
         },
         dissector: Dissector::Name("http".to_owned()),
+        sniff: None,
     }
 }
 
@@ -252,6 +253,11 @@ impl Auditd {
 
     /// The number of the next batch.
     fn batch(&mut self) -> u64 {
+        self.pdus().0
+    }
+
+    /// The number of the next batch, and of its PDUs who dissects them, and their bytes.
+    fn pdus(&mut self) -> (u64, Vec<(Dissector, Vec<u8>)>) {
         loop {
             let Some((peer, message)) = self.router.recv().unwrap() else {
                 crate::wait(&[crate::Event::Readable(self.router.socket())], Duration::from_secs(20)).unwrap();
@@ -268,7 +274,17 @@ impl Auditd {
                     self.router.send(&peer, &welcome.to_vec()).unwrap();
                     self.peer = Some(peer);
                 }
-                Message::Batch(batch) if batch.seq > 0 => return batch.seq,
+                Message::Batch(batch) if batch.seq > 0 => {
+                    let pdu = |record| match record {
+                        Ok(Record::Dump(dump)) => Some(Pdu::take(dump.pdu).unwrap()),
+                        _ => None,
+                    };
+                    let pdus = batch.records().filter_map(pdu);
+                    return (
+                        batch.seq,
+                        pdus.map(|pdu| (pdu.dissector, pdu.payload.to_vec())).collect(),
+                    );
+                }
                 _ => {}
             }
         }
@@ -343,4 +359,86 @@ async fn of_a_stream_that_may_lose_nothing_what_is_acknowledged_goes_on_and_no_m
     auditd.acknowledge(seq);
     read.await.unwrap();
     assert_eq!(&all, b"more");
+}
+
+/// A frame of this many bytes.
+fn frame(length: usize) -> Vec<u8> {
+    let mut frame = u32::try_from(length).unwrap().to_be_bytes()[1..].to_vec();
+    frame.resize(9 + length, 0);
+    frame
+}
+
+/// PDUs of the next batches, until there are `bytes` of them.
+fn pdus(auditd: &mut Auditd, bytes: usize) -> Vec<(Dissector, Vec<u8>)> {
+    let mut all = Vec::new();
+    while all.iter().map(|(_, bytes): &(_, Vec<u8>)| bytes.len()).sum::<usize>() < bytes {
+        let (seq, mut pdus) = auditd.pdus();
+        all.append(&mut pdus);
+        auditd.acknowledge(seq);
+    }
+    all
+}
+
+#[tokio::test]
+async fn frames_of_http2_are_not_cut_in_pdus_however_they_are_read() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let config = SenderConfig {
+        path: dir.path().join("dump"),
+        name: "test".to_owned(),
+        queue: 4 << 20,
+        grace: Duration::from_secs(5),
+    };
+    let mut auditd = Auditd::bind(&config.path);
+    let recorder = Recorder::start(&config).unwrap();
+    let http2 = FlowMeta {
+        dissector: Dissector::Name("http2".to_owned()),
+        ..meta()
+    };
+    let all: Vec<u8> = [
+        frame(0),
+        frame(3),
+        frame(100_000),
+        frame(70),
+        frame(260_000),
+        frame(1),
+        frame(9),
+    ]
+    .concat();
+    for step in [1, 7, 16_384, 1 << 20] {
+        let flow = recorder.flow(&http2, Policy::Drop);
+        all.chunks(step).for_each(|piece| flow.to_client(piece));
+        flow.to_client(&frame(50)[..20]);
+        drop(flow);
+        let pdus = pdus(&mut auditd, all.len() + 20);
+        let (http, data): (Vec<_>, Vec<_>) = pdus.iter().partition(|(dissector, _)| *dissector == http2.dissector);
+        // Wireshark takes no larger one than 256 KiB: a larger frame is one and a rest without a name.
+        assert_eq!(data.len(), 1, "{step}");
+        let whole = http.iter().filter(|(_, bytes)| {
+            let mut rest = &bytes[..];
+            while rest.len() >= 9 {
+                let length = usize::from(rest[0]) << 16 | usize::from(rest[1]) << 8 | usize::from(rest[2]);
+                rest = rest.get(9 + length..).unwrap_or(&[0]);
+            }
+            rest.is_empty()
+        });
+        assert_eq!(
+            whole.count(),
+            http.len() - 2,
+            "{step}: but for the front of the large one, and what is left at the end"
+        );
+        let bytes: Vec<u8> = pdus.into_iter().flat_map(|(_, bytes)| bytes).collect();
+        assert_eq!(bytes[..all.len()], all, "{step}");
+    }
+    // Where nothing may go on unrecorded, it goes on when the frame is whole.
+    let strict = Arc::new(recorder.flow(&http2, Policy::Stall(Duration::from_secs(20))));
+    let (near, mut far) = tokio::io::duplex(64);
+    let mut recorded = Recorded::new(Stream::Secure(Box::new(Slow(near))), Side::Remote, strict);
+    let mut buf = [0; 100];
+    let mut read = std::pin::pin!(recorded.read(&mut buf));
+    far.write_all(&frame(20)[..15]).await.unwrap();
+    assert!(is_pending(read.as_mut()).await);
+    far.write_all(&frame(20)[15..]).await.unwrap();
+    assert!(is_pending(read.as_mut()).await);
+    assert_eq!(pdus(&mut auditd, 29)[0].1, frame(20));
+    assert_eq!(read.await.unwrap(), 29);
 }

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic here is a finding")]
 
-use super::{Addresses, Direction, DumpWriter, Endpoints, MIN_PACKET_SIZE, Pdu};
+use super::{Addresses, Direction, Dissector, DumpWriter, Endpoints, MIN_PACKET_SIZE, Pdu};
 
 /// Reads `data` as a datagram; what it holds is written by our own writer and read again.
 pub fn datagram(data: &[u8]) {
@@ -20,10 +20,23 @@ pub fn datagram(data: &[u8]) {
         local: inner.src,
         remote: inner.dst,
     };
-    let mut writer = DumpWriter::new(&addresses, &pdu.dissector, 0);
-    for direction in [Direction::ToRemote, Direction::ToClient] {
-        let mut payload = Vec::new();
-        writer.put(direction, pdu.payload, |packet| {
+    let http2 = Dissector::Name("http2".to_owned());
+    for mut writer in [
+        DumpWriter::new(&addresses, &pdu.dissector, 0),
+        DumpWriter::framed(&addresses, &http2, 0),
+    ] {
+        for direction in [Direction::ToRemote, Direction::ToClient] {
+            written(&mut writer, direction, &addresses, pdu.payload);
+        }
+    }
+}
+
+/// What is written in two steps is all there, in order.
+fn written(writer: &mut DumpWriter, direction: Direction, addresses: &Addresses, data: &[u8]) {
+    let mut payload = Vec::new();
+    let (whole, rest) = data.split_at(writer.whole(direction, data));
+    for part in [whole, rest] {
+        writer.put(direction, part, |packet| {
             assert!(packet.len() <= MIN_PACKET_SIZE);
             let piece = Pdu::take(packet).unwrap();
             assert_eq!(ports(piece.outer), ports(Some(addresses.outer(direction))));
@@ -32,8 +45,8 @@ pub fn datagram(data: &[u8]) {
             payload.extend_from_slice(piece.payload);
             assert_eq!(piece.tcp.unwrap().next_seq as usize, payload.len() + 1);
         });
-        assert_eq!(payload, pdu.payload);
     }
+    assert_eq!(payload, data);
 }
 
 /// Addresses may come back mapped into the other family, ports may not change.

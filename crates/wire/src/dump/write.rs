@@ -3,8 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::{
-    Addresses, Direction, Dissector, EXPORTED_PDU, Endpoints, MIN_PACKET_SIZE, TCP, TCP_FLAGS, TCP_INFO_LENGTH,
-    TCP_INFO_VERSION, tag,
+    Addresses, DATA, Direction, Dissector, EXPORTED_PDU, Endpoints, HTTP2, MIN_PACKET_SIZE, TCP, TCP_FLAGS,
+    TCP_INFO_LENGTH, TCP_INFO_VERSION, frames::Frames, tag,
 };
 
 /// One stream on its way into datagrams.
@@ -21,6 +21,8 @@ pub struct DumpWriter {
 struct Half {
     before: Vec<u8>,
     seq: u32,
+    /// With [`DumpWriter::framed`]: how far its frames are, and the headers of what begins in the middle of one.
+    frames: Option<(Frames, Vec<u8>)>,
 }
 
 /// What follows the counters: flags, urgent pointer, end of options.
@@ -36,6 +38,7 @@ impl DumpWriter {
         let half = |direction| Half {
             before: headers(addresses.outer(direction), addresses.inner(direction), dissector),
             seq: 1,
+            frames: None,
         };
         Self {
             to_client: half(Direction::ToClient),
@@ -45,21 +48,54 @@ impl DumpWriter {
         }
     }
 
+    /// The same for a reader that dissects each datagram by itself: of HTTP/2 they end where a frame does, as far as
+    /// there is room and [`whole`](Self::whole) is asked before; what begins inside of a frame bears the name of no protocol.
+    pub fn framed(addresses: &Addresses, dissector: &Dissector, packet_size: usize) -> Self {
+        let mut writer = Self::new(addresses, dissector, packet_size);
+        if matches!(dissector, Dissector::Name(name) if name == HTTP2) {
+            let data = Dissector::Name(DATA.to_owned());
+            let before = |direction| headers(addresses.outer(direction), addresses.inner(direction), &data);
+            writer.to_client.frames = Some((Frames::default(), before(Direction::ToClient)));
+            writer.to_remote.frames = Some((Frames::of_client(), before(Direction::ToRemote)));
+        }
+        writer
+    }
+
+    /// How much of `data` is better put now, as it ends where a frame does, or fills a datagram. The rest should wait for
+    /// what follows.
+    pub fn whole(&self, direction: Direction, data: &[u8]) -> usize {
+        let half = match direction {
+            Direction::ToClient => &self.to_client,
+            Direction::ToRemote => &self.to_remote,
+        };
+        let Some((frames, _)) = &half.frames else {
+            return data.len();
+        };
+        let room = half.room(self.packet_size);
+        match frames.whole(data) {
+            0 if data.len() >= room => room,
+            whole => whole,
+        }
+    }
+
     /// Gives the datagrams for `data` to `send`, none for no data.
     pub fn put(&mut self, direction: Direction, mut data: &[u8], mut send: impl FnMut(&[u8])) {
         let (half, other) = match direction {
             Direction::ToClient => (&mut self.to_client, &self.to_remote),
             Direction::ToRemote => (&mut self.to_remote, &self.to_client),
         };
-        let room = self.packet_size.saturating_sub(half.before.len() + 12 + AFTER_COUNTERS);
+        let room = half.room(self.packet_size);
         while !data.is_empty() {
-            let (piece, rest) = data.split_at(data.len().min(room));
+            let (piece, rest) = data.split_at(half.next(data, room));
             data = rest;
             // A stream's numbers go around at 2^32, as TCP's do.
             let next = half.seq.wrapping_add(u32::try_from(piece.len()).unwrap_or_default());
             let packet = &mut self.packet;
             packet.clear();
-            packet.extend_from_slice(&half.before);
+            packet.extend_from_slice(half.headers());
+            if let Some((frames, _)) = &mut half.frames {
+                frames.pass(piece);
+            }
             for number in [half.seq, next, other.seq] {
                 packet.extend_from_slice(&number.to_be_bytes());
             }
@@ -70,6 +106,30 @@ impl DumpWriter {
             packet.extend_from_slice(piece);
             half.seq = next;
             send(packet);
+        }
+    }
+}
+
+impl Half {
+    /// The longest piece.
+    fn room(&self, packet_size: usize) -> usize {
+        packet_size.saturating_sub(self.before.len() + 12 + AFTER_COUNTERS)
+    }
+
+    /// The length of the next piece.
+    fn next(&self, data: &[u8], room: usize) -> usize {
+        let most = data.len().min(room);
+        let whole = self
+            .frames
+            .as_ref()
+            .map(|(frames, _)| frames.whole(data.get(..most).unwrap_or(data)));
+        whole.filter(|whole| *whole > 0).unwrap_or(most)
+    }
+
+    fn headers(&self) -> &[u8] {
+        match &self.frames {
+            Some((frames, inside)) if frames.is_inside() => inside,
+            _ => &self.before,
         }
     }
 }
