@@ -1,4 +1,6 @@
-//! Reading msgpack, a value at a time.
+//! msgpack, read a value at a time and written in its shortest forms.
+
+use bytes::BufMut;
 
 use crate::cursor::{Cut, bytes, counted, counted_and, number, split};
 
@@ -92,4 +94,106 @@ fn text(bytes: &[u8]) -> Item<'_> {
 
 fn other(_: &[u8]) -> Item<'_> {
     Item::Other
+}
+
+/// Appends the head of a map.
+pub(crate) fn put_map(out: &mut impl BufMut, pairs: usize) {
+    match u8::try_from(pairs) {
+        Ok(pairs) if pairs < 16 => out.put_u8(0x80 | pairs),
+        _ => put_length(out, 0xde, pairs),
+    }
+}
+
+/// Appends the head of a map in its longest form, and tells where the number of pairs stands, for [`set_map32`].
+pub(crate) fn put_map32(out: &mut Vec<u8>) -> usize {
+    out.put_u8(0xdf);
+    out.put_u32(0);
+    out.len() - 4
+}
+
+/// Writes the number of pairs of a map's head that [`put_map32`] has put at `at`.
+pub(crate) fn set_map32(out: &mut [u8], at: usize, pairs: u32) {
+    if let Some(count) = out.get_mut(at..at + 4) {
+        count.copy_from_slice(&pairs.to_be_bytes());
+    }
+}
+
+/// Appends the head of an array, always in its longest form.
+pub(crate) fn put_array32(out: &mut impl BufMut, items: u32) {
+    out.put_u8(0xdd);
+    out.put_u32(items);
+}
+
+/// Appends a number.
+pub(crate) fn put_uint(out: &mut impl BufMut, number: u64) {
+    if let Ok(byte) = u8::try_from(number) {
+        if byte > 0x7f {
+            out.put_u8(0xcc);
+        }
+        out.put_u8(byte);
+    } else if let Ok(short) = u16::try_from(number) {
+        out.put_u8(0xcd);
+        out.put_u16(short);
+    } else if let Ok(word) = u32::try_from(number) {
+        out.put_u8(0xce);
+        out.put_u32(word);
+    } else {
+        out.put_u8(0xcf);
+        out.put_u64(number);
+    }
+}
+
+/// Appends a number that may be below 0, then always in its longest form.
+pub(crate) fn put_int(out: &mut impl BufMut, number: i64) {
+    match u64::try_from(number) {
+        Ok(number) => put_uint(out, number),
+        Err(_) => {
+            out.put_u8(0xd3);
+            out.put_i64(number);
+        }
+    }
+}
+
+pub(crate) fn put_float(out: &mut impl BufMut, number: f64) {
+    out.put_u8(0xcb);
+    out.put_f64(number);
+}
+
+pub(crate) fn put_nil(out: &mut impl BufMut) {
+    out.put_u8(0xc0);
+}
+
+pub(crate) fn put_bool(out: &mut impl BufMut, value: bool) {
+    out.put_u8(if value { 0xc3 } else { 0xc2 });
+}
+
+/// Appends text.
+pub(crate) fn put_str(out: &mut impl BufMut, text: &str) {
+    match u8::try_from(text.len()) {
+        Ok(length) if length < 32 => out.put_u8(0xa0 | length),
+        Ok(length) => out.put_slice(&[0xd9, length]),
+        Err(_) => put_length(out, 0xda, text.len()),
+    }
+    out.put_slice(text.as_bytes());
+}
+
+/// Appends bytes.
+pub(crate) fn put_bin(out: &mut impl BufMut, bytes: &[u8]) {
+    match u8::try_from(bytes.len()) {
+        Ok(length) => out.put_slice(&[0xc4, length]),
+        Err(_) => put_length(out, 0xc5, bytes.len()),
+    }
+    out.put_slice(bytes);
+}
+
+/// Appends a length of two or four bytes; the marker of the longer form follows that of the shorter one.
+fn put_length(out: &mut impl BufMut, marker: u8, length: usize) {
+    if let Ok(length) = u16::try_from(length) {
+        out.put_u8(marker);
+        out.put_u16(length);
+    } else {
+        out.put_u8(marker + 1);
+        // What is near this is refused by the limits of frames, records and messages.
+        out.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
+    }
 }

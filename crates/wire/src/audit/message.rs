@@ -1,7 +1,8 @@
 //! Messages, both ways.
 
-use super::pack::{Item, Malformed, put_array, put_bin, put_map, put_str, put_uint, take_map, take_raw};
+use super::pack::{Item, Malformed, take_map, take_raw};
 use super::{Id, MAX_MESSAGE, MAX_RECORD, Record, VERSION};
+use crate::msgpack::{put_array32, put_bin, put_map, put_str, put_uint};
 
 /// One message.
 #[derive(Clone, Debug, PartialEq)]
@@ -106,7 +107,7 @@ pub fn put_batch(out: &mut Vec<u8>, stream: &Id, seq: u64, count: u32, records: 
     put_str(out, "seq");
     put_uint(out, seq);
     put_str(out, "records");
-    put_array(out, usize::try_from(count).unwrap_or(usize::MAX));
+    put_array32(out, count);
     out.extend_from_slice(records);
 }
 

@@ -2,12 +2,12 @@
 
 use std::net::SocketAddr;
 
-use super::pack::{
-    Item, Malformed, put_bin, put_bool, put_float, put_int, put_map, put_map32, put_nil, put_str, put_uint, set_map32,
-    take_map,
-};
+use super::pack::{Item, Malformed, take_map};
 use super::{Id, MAX_RECORD};
 use crate::dump::Addresses;
+use crate::msgpack::{
+    put_bin, put_bool, put_float, put_int, put_map, put_map32, put_nil, put_str, put_uint, set_map32,
+};
 
 /// One record of a batch.
 #[derive(Clone, Debug, PartialEq)]

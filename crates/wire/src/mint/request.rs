@@ -3,10 +3,10 @@
 use bytes::BytesMut;
 
 use super::{
-    Certificate, Form, FrameError, MAX_HOST, Problem, Rejected, Service, Usage, VERSION,
-    frame::put_frame,
-    msgpack::{Item, put_bin, put_map, put_str, put_uint},
+    Certificate, Form, FrameError, MAX_HOST, Problem, Rejected, Service, Usage, VERSION, frame::put_frame,
+    msgpack::Item,
 };
+use crate::msgpack::{put_bin, put_map, put_str, put_uint};
 
 /// What proxyd asks for: a certificate for a host that looks like the one it saw.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,12 +93,12 @@ pub fn put_request(out: &mut BytesMut, request: &MintRequest, form: Form) -> Res
 
 fn put_pairs(out: &mut BytesMut, request: &MintRequest, id: Option<u32>) {
     let own = if id.is_some() { 2 } else { 0 };
-    put_map(out, 3 + u8::from(request.cert.is_some()) + own);
+    put_map(out, 3 + usize::from(request.cert.is_some()) + own);
     if let Some(id) = id {
         put_uint(out, Field::Version.id().into());
         put_uint(out, VERSION.into());
         put_uint(out, Field::Id.id().into());
-        put_uint(out, id);
+        put_uint(out, id.into());
     }
     put_uint(out, Field::Host.id().into());
     put_str(out, &request.host);

@@ -5,9 +5,10 @@ use bytes::BytesMut;
 use super::{
     ErrorCode, Form, FrameError, MintError, PrivateKey, Problem, Service, Usage, VERSION,
     frame::put_frame,
-    msgpack::{Item, put_bin, put_map, put_str, put_uint},
+    msgpack::Item,
     request::{take_service, take_usage},
 };
+use crate::msgpack::{put_bin, put_map, put_str, put_uint};
 
 /// The most certificates in a list.
 const MAX_CHAIN: u32 = 64;
@@ -135,12 +136,12 @@ fn put_own(out: &mut BytesMut, response: &MintResponse) {
         Ok(_) => 3,
         Err(_) => 2,
     };
-    put_map(out, 4 + outcome + u8::from(response.id.is_some()));
+    put_map(out, 4 + outcome + usize::from(response.id.is_some()));
     put_uint(out, Field::Version.id().into());
     put_uint(out, VERSION.into());
     if let Some(id) = response.id {
         put_uint(out, Field::Id.id().into());
-        put_uint(out, id);
+        put_uint(out, id.into());
     }
     put_asked(out, response);
     match &response.outcome {
@@ -172,7 +173,7 @@ fn put_minted(out: &mut BytesMut, minted: &Minted) {
         PrivateKey::Pem(pem) => put_str(out, pem),
     }
     put_uint(out, Field::Ttl.id().into());
-    put_uint(out, minted.ttl);
+    put_uint(out, minted.ttl.into());
 }
 
 /// The beginning of `text`, at most `length` bytes.
