@@ -46,7 +46,10 @@ fn broken_request(bytes: &[u8], limits: &Limits) -> Result<Verdict, Verdict> {
     let within = bytes.get(..limit).unwrap_or(bytes);
     let names_version = |line: &[u8]| {
         let mut parts = line.windows(b" HTTP/".len());
-        parts.any(|part| is_space(&part[0]) && part[1..].eq_ignore_ascii_case(b"HTTP/"))
+        parts.any(|part| {
+            part.split_first()
+                .is_some_and(|(space, rest)| is_space(space) && rest.eq_ignore_ascii_case(b"HTTP/"))
+        })
     };
     let line = match first(bytes, limit) {
         Ok(line) => line,
