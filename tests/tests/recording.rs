@@ -184,7 +184,10 @@ async fn with_auditd_stopped_a_stream_that_may_not_lose_anything_waits_for_it() 
 
 #[tokio::test]
 async fn what_auditd_does_not_write_in_time_never_reaches_the_upstream() {
-    let (group, nginx, trust) = intercepting("tls_stream_dump: {}\n    on_auditd_failure: stall").await;
+    let keys = "tls_stream_dump: {}
+    on_auditd_failure: stall
+    h2_interception: {upstream_handshake_timeout: 60s}"; // the shorter wait shall be that for auditd
+    let (group, nginx, trust) = intercepting(keys).await;
     let auditd = group.daemon("auditd").start().await;
     let certgend = group.daemon("certgend").start().await;
     let proxyd = group.proxyd().await;
