@@ -86,7 +86,8 @@ class Peer:
 class Server:
     """Notes the heads of its requests, and how streams were reset."""
 
-    def __init__(self):
+    def __init__(self, speaks_first=False):
+        self.speaks_first = speaks_first
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.address = "%s:%d" % self.listener.getsockname()
         self.heads = []
@@ -108,8 +109,8 @@ class Server:
             assert self.changed.wait_for(condition, 20), "waited in vain"
 
     def serve(self, sock):
-        # A tunnel is known by who speaks first, which is to be the client.
-        sock.recv(1, socket.MSG_PEEK)
+        if not self.speaks_first:
+            sock.recv(1, socket.MSG_PEEK)
         peer, bodies, heads, trailers = Peer(sock, False), {}, {}, {}
         while (events := peer.events()) is not None:
             for event in events:
@@ -164,7 +165,7 @@ class Answer:
 class Client:
     """A connection through a proxy's CONNECT."""
 
-    def __init__(self, proxy, target):
+    def __init__(self, proxy, target, waits=False):
         host, port = proxy.rsplit(":", 1)
         sock = socket.create_connection((host, int(port)), 20)
         sock.sendall(f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n".encode())
@@ -172,6 +173,9 @@ class Client:
         while not head.endswith(b"\r\n\r\n"):
             head += sock.recv(1)
         assert head.startswith(b"HTTP/1.1 200"), head
+        if waits:
+            # Until the server has spoken, or whoever stands before it.
+            sock.recv(1, socket.MSG_PEEK)
         self.target, self.answers, self.gone = target, {}, False
         self.peer = Peer(sock, True)
 

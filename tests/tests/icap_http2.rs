@@ -89,6 +89,23 @@ assert [head[":path"] for head in server.heads] == ["/a", "/page", "/new", "/a"]
     pair.stop().await;
 }
 
+/// Servers may send their SETTINGS before they have heard the client: that is no way past the services.
+#[tokio::test]
+async fn a_server_that_speaks_first_is_known_too() {
+    let pair = Pair::start(Some("edit"), Some("edit"), "").await;
+    run(
+        &pair.proxyd,
+        r#"
+eager = Server(speaks_first=True)
+for waits in [True, False]:
+    answer = Client(proxy, eager.address, waits).ask(path="/a")
+    assert (answer.status, answer.head["x-seen-by-origin"], answer.head["x-seen"]) == (200, "yes", "yes"), answer.head
+"#,
+    )
+    .await;
+    pair.stop().await;
+}
+
 /// IC-01, IC-03, IC-04.
 #[tokio::test]
 async fn bodies_of_every_size_pass_unchanged_by_every_kind_of_service() {

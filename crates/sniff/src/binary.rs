@@ -14,6 +14,22 @@ pub(crate) fn bittorrent(bytes: &[u8]) -> Verdict {
     either(after(bytes, b"\x13BitTorrent protocol").map(|_| Verdict::Is(Protocol::BitTorrent)))
 }
 
+/// The SETTINGS that an HTTP/2 server begins with, as many do before they have heard its client (RFC 9113 §3.4, §6.5).
+pub(crate) fn settings(bytes: &[u8]) -> Verdict {
+    either(frame_of_settings(bytes))
+}
+
+fn frame_of_settings(bytes: &[u8]) -> Result<Verdict, Verdict> {
+    // There are not so many settings that the length would need more than its last byte.
+    let ([length], rest) = take::<1>(after(bytes, b"\0\0")?)?;
+    if length % 6 != 0 {
+        return Ok(Verdict::Not);
+    }
+    // The type, no flags, the connection itself.
+    after(rest, b"\x04\0\0\0\0\0")?;
+    Ok(Verdict::Is(Protocol::Http2))
+}
+
 /// A query behind two bytes of length (RFC 1035 §4.2.2).
 pub(crate) fn dns(bytes: &[u8]) -> Verdict {
     either(query(bytes))

@@ -118,7 +118,7 @@ pub fn of_server(bytes: &[u8], hints: Hints<'_>, limits: &Limits) -> Verdict {
     let hinted = first_of(hints.protocols.iter(), |protocol| {
         server_speaks(protocol, bytes, limits)
     });
-    let general = [P::Ssh, P::Ftp, P::Nats, P::BitTorrent];
+    let general = [P::Ssh, P::Ftp, P::Nats, P::BitTorrent, P::Http2];
     match hinted {
         Verdict::Is(_) => hinted,
         other => match first_of(general.iter(), |protocol| server_in_general(protocol, bytes, limits)) {
@@ -170,10 +170,10 @@ fn server_speaks(protocol: Protocol, bytes: &[u8], limits: &Limits) -> Verdict {
         P::Smtp => text::smtp(bytes, limits),
         P::SshLegacy | P::Ssh => text::ssh(bytes),
         P::BitTorrent => binary::bittorrent(bytes),
+        P::Http2 => binary::settings(bytes),
         P::Smpp => binary::outbind(bytes),
         P::Dns
         | P::Http1
-        | P::Http2
         | P::Http3
         | P::Ldap
         | P::Mqtt

@@ -175,6 +175,8 @@ fn servers_are_known_by_what_they_send_on_any_port() {
             P::Nats,
         ),
         (b"\x13BitTorrent protocol\0\0\0\0\0\0\0\0", P::BitTorrent),
+        (b"\0\0\0\x04\0\0\0\0\0", P::Http2),
+        (b"\0\0\x12\x04\0\0\0\0\0\0\x03\0\0\0\x64", P::Http2),
     ] {
         assert_eq!(
             in_pieces(bytes, server),
@@ -251,7 +253,12 @@ fn what_is_nothing_known_is_told_so_at_once() {
         );
     }
     for bytes in [
-        &b"\0"[..],
+        &b"\0\x01"[..],
+        b"\0\0\x07",
+        b"\0\0\x06\x04\x01",
+        b"\0\0\x08\x06\0\0\0\0\0",
+        b"\0\0\0\x04\0\0\0\0\x01",
+        b"\x4a\0\0\0\x0a",
         b"220 hello\r\n",
         b"RFB 003.008\n",
         b"INFO of ours\r\n",
