@@ -22,6 +22,8 @@ use crate::stats::Stats;
 const SILENCE: Duration = Duration::from_secs(60);
 /// Bytes that are read at a time.
 const READ: usize = 16 * 1024;
+/// The longest preview that is kept until the rest is asked for.
+const MAX_PREVIEW: u32 = 1 << 20;
 /// The tag of all services: what is done depends on the configuration alone.
 const ISTAG: &str = "sluice-icap-stub";
 
@@ -46,6 +48,8 @@ enum End {
     Io(#[from] io::Error),
     #[error("invalid HTTP head: {0}")]
     Part(#[from] PartError),
+    #[error("a preview that is longer than it says, or than {MAX_PREVIEW} bytes")]
+    Preview,
     #[error("invalid request: {0}")]
     Request(#[from] RequestError),
     #[error("no byte for too long")]
@@ -61,6 +65,7 @@ pub(crate) async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, shared: S
     let mut conversation = Conversation {
         stream,
         input: Vec::new(),
+        answering: false,
         shared,
     };
     tokio::select! {
@@ -77,6 +82,8 @@ struct Conversation<S> {
     stream: S,
     /// Received and not yet used.
     input: Vec<u8>,
+    /// Whether the answer to the request at work has begun.
+    answering: bool,
     shared: Shared,
 }
 
@@ -144,9 +151,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
                     debug!("a request is refused"; "reason" => %error);
                     break;
                 }
-                Err(End::Body(_) | End::Part(_)) => {
+                Err(End::Body(_) | End::Part(_) | End::Preview) => {
                     self.shared.stats.bad_requests.add();
-                    self.refuse(400).await?;
+                    // In the middle of an answer its end is all that can be said.
+                    if !self.answering {
+                        self.refuse(400).await?;
+                    }
                     break;
                 }
                 Err(other) => return Err(other),
@@ -158,6 +168,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
 
     /// Serves one request; tells whether another one may follow.
     async fn request(&mut self) -> Result<bool, End> {
+        self.answering = false;
         let Some(message) = self.read_heads().await? else {
             return Ok(false);
         };
@@ -294,9 +305,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
         }
         // A preview is taken first: what follows it comes only after 100.
         let mut seen = Vec::new();
-        if body.preview.is_some() {
+        if let Some(preview) = body.preview {
             while !body.done {
                 self.body_piece(body, &mut seen).await?;
+                if seen.len() > preview.min(MAX_PREVIEW) as usize {
+                    return Err(End::Preview);
+                }
             }
             if !body.is_whole() {
                 self.stream.write_all(b"ICAP/1.0 100 Continue\r\n\r\n").await?;
@@ -396,6 +410,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
         }
         .put(&mut out);
         out.extend_from_slice(parts);
+        self.answering = true;
         self.write(&out).await
     }
 
@@ -417,7 +432,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
 /// A body on its way in: its preview, then the rest.
 struct Incoming {
     scanner: ChunkScanner,
-    /// What is left of the preview's allowance.
+    /// Of how many bytes the preview is, if there is one.
     preview: Option<u32>,
     /// All has come that comes without being asked for.
     done: bool,

@@ -584,8 +584,11 @@ async fn icap_stub_takes_other_rules_by_a_reload() {
     let mut old = stub.connect("icap").await;
     old.send(options("same")).await;
     assert!(old.head().await.starts_with("ICAP/1.0 200 OK\r\n"));
-    stub.reload_with("icap_stub: {listen: \"127.0.0.1:%icap%\", services: {name: other, options_ttl: 5s}}")
-        .await;
+    stub.reload_with(
+        "icap_stub: {listen: \"127.0.0.1:%icap%\", services: {name: other, options_ttl: 5s, \
+         rules: [{path: /echo, answer: echo}]}}",
+    )
+    .await;
     // The same connection sees the new services.
     old.send(options("other")).await;
     assert!(old.head().await.contains("\r\nOptions-TTL: 5\r\n"));
@@ -596,6 +599,12 @@ async fn icap_stub_takes_other_rules_by_a_reload() {
     for (sent, status) in [
         ("NONSENSE\r\n\r\n", 400),
         ("LOGMOD icap://h/other ICAP/1.0\r\n\r\n", 405),
+        // A preview that goes on for ever is not kept for ever.
+        (
+            "REQMOD icap://h/other ICAP/1.0\r\nPreview: 2\r\nEncapsulated: req-hdr=0, req-body=23\r\n\r\n\
+             POST /echo HTTP/1.1\r\n\r\n3\r\nabc\r\n",
+            400,
+        ),
     ] {
         let mut wire = stub.connect("icap").await;
         wire.send(sent).await;
