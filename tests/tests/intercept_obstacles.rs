@@ -271,3 +271,53 @@ async fn policies_that_cannot_be_are_refused_at_load() {
         assert_eq!(exited.code, Some(78));
     }
 }
+
+/// An upstream that wants to know who its client is cannot be told, and the record says what it did then.
+#[tokio::test]
+async fn an_upstream_that_demands_a_certificate_is_logged_with_its_alert() {
+    let ca = Ca::new();
+    for (version, alert) in [("-tls1_2", "handshake_failure"), ("-tls1_3", "certificate_required")] {
+        let rig = Rig::start(&ca, Keys::default()).await;
+        let dir = rig.proxyd.group().dir().to_owned();
+        ca.issue(&["a.test"]).write(&dir, "upstream");
+        let port = Port::free();
+        let mut server = Command::new("openssl");
+        server
+            .args([
+                "s_server",
+                "-Verify",
+                "1",
+                "-www",
+                "-cert",
+                "upstream.pem",
+                "-key",
+                "upstream.key",
+                version,
+            ])
+            .arg("-accept")
+            .arg(port.addr().to_string())
+            .current_dir(&dir)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .kill_on_drop(true);
+        let mut server = server.spawn().unwrap();
+        assert_eventually!(tokio::net::TcpStream::connect(port.addr()).await.is_ok());
+        let answer = curl("https://a.test/")
+            .proxy(rig.proxyd.addr("http"))
+            .arg("--connect-to")
+            .arg(format!("::{}", port.addr()))
+            .trust(&rig.trust)
+            .run()
+            .await;
+        assert_ne!(answer.status, 200, "{answer:?}");
+        assert_eventually!(finished(&rig.proxyd).len() == 1);
+        // With TLS 1.3 the handshake is over by then.
+        let kind = if version == "-tls1_2" { "Intercept" } else { "Task" };
+        let records = rig.proxyd.log_records(kind);
+        let told = records[0]["msg"].as_str().unwrap();
+        assert!(told.contains(alert), "{alert}: {records:?}");
+        server.kill().await.unwrap();
+        rig.stop().await;
+    }
+}

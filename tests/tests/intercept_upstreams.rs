@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use sluice_testkit::{Ca, Port, assert_eventually, curl};
+use sluice_testkit::{Ca, Origin, Port, assert_eventually, curl};
 use sluice_tests::finished;
 use sluice_tests::rig::{Keys, Rig, openssl};
 use tokio::process::{Child, Command};
@@ -213,5 +213,25 @@ async fn rsa_keys_of_certificates_sign_on_threads_of_their_own() {
     let busiest = times_of_threads(rig.proxyd.pid()).into_iter().max().unwrap();
     assert!(busiest > Duration::from_millis(20), "{busiest:?}");
     server.kill().await.unwrap();
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn an_upstream_that_is_no_tls_server_ends_the_connection() {
+    let ca = Ca::new();
+    let origin = Origin::script(|conn| {
+        conn.some()?;
+        conn.write(b"220 this is no TLS server\r\n")
+    });
+    let rig = Rig::start(&ca, Keys::default()).await;
+    let answer = curl("https://a.test/")
+        .proxy(rig.proxyd.addr("http"))
+        .trust(&rig.trust)
+        .arg("--connect-to")
+        .arg(format!("::{}", origin.addr()))
+        .run()
+        .await;
+    assert_eq!((answer.exit, answer.connect_status), (35, 200), "{answer:?}");
+    assert!(rig.handshake().await["msg"].as_str().unwrap().contains("upstream"));
     rig.stop().await;
 }
