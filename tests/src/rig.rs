@@ -49,6 +49,13 @@ impl Rig {
         Self::start_in(Self::group(upstreams, &keys)).await
     }
 
+    /// With nginx under these names, which it trusts.
+    pub async fn and_nginx(names: &[&str], keys: Keys<'_>) -> (Self, Nginx) {
+        let ca = Ca::new();
+        let nginx = nginx(&ca, names).await;
+        (Self::start(&ca, keys).await, nginx)
+    }
+
     /// Starts the daemons of a group.
     pub async fn start_in(group: Group) -> Self {
         let ours = Ca::named("Interception CA");

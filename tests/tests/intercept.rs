@@ -82,9 +82,7 @@ async fn curl_fetches_over_https_and_the_records_tell_what() {
 
 #[tokio::test]
 async fn a_connection_serves_many_requests_over_one_upstream_connection() {
-    let ca = Ca::new();
-    let nginx = nginx(&ca, &["a.test"]).await;
-    let rig = Rig::start(&ca, Keys::default()).await;
+    let (rig, nginx) = Rig::and_nginx(&["a.test"], Keys::default()).await;
     let answer = rig
         .curl("a.test", &nginx, "/hello.txt")
         .args([
@@ -118,9 +116,7 @@ async fn a_connection_serves_many_requests_over_one_upstream_connection() {
 /// TLS-01, TLS-02.
 #[tokio::test]
 async fn the_protocol_is_the_upstreams_choice_and_without_one_it_is_found_out() {
-    let ca = Ca::new();
-    let nginx = nginx(&ca, &["a.test"]).await;
-    let rig = Rig::start(&ca, Keys::default()).await;
+    let (rig, nginx) = Rig::and_nginx(&["a.test"], Keys::default()).await;
     for flags in [
         &["--http1.1"][..],
         &["--no-alpn"],
@@ -139,13 +135,11 @@ async fn the_protocol_is_the_upstreams_choice_and_without_one_it_is_found_out() 
 /// A client that offers nothing else is not let past a policy by the upstream's choice.
 #[tokio::test]
 async fn http_2_that_is_blocked_is_refused_inside_of_tls() {
-    let ca = Ca::new();
-    let nginx = nginx(&ca, &["a.test"]).await;
     let keys = Keys {
         auditor: "h2_inspect_policy: block",
         ..Keys::default()
     };
-    let rig = Rig::start(&ca, keys).await;
+    let (rig, nginx) = Rig::and_nginx(&["a.test"], keys).await;
     // Beside another one it is not offered to the upstream.
     let both = rig.curl("a.test", &nginx, "/hello.txt").arg("--http2").run().await;
     both.assert(200, "hello\n");
@@ -279,9 +273,7 @@ async fn what_a_user_says_of_a_site_counts_in_place_of_the_auditors_client() {
 
 #[tokio::test]
 async fn a_client_that_does_not_trust_us_is_logged_with_its_alert() {
-    let ca = Ca::new();
-    let nginx = nginx(&ca, &["a.test"]).await;
-    let rig = Rig::start(&ca, Keys::default()).await;
+    let (rig, nginx) = Rig::and_nginx(&["a.test"], Keys::default()).await;
     let answer = rig
         .untrusting("a.test", &nginx, "/hello.txt")
         .trust(rig.proxyd.group().dir().join("ca.pem"))
@@ -328,14 +320,12 @@ async fn a_hello_that_no_client_should_send_is_refused_unseen_by_the_upstream() 
 /// TLS-07.
 #[tokio::test]
 async fn a_client_that_stops_in_its_handshake_is_timed_out() {
-    let ca = Ca::new();
-    let nginx = nginx(&ca, &["a.test"]).await;
     let keys = Keys {
         auditor: "tls_interception_server: {accept_timeout: 300ms}
     protocol_inspection: {data0_wait_timeout: 300ms, data0_read_timeout: 300ms}",
         ..Keys::default()
     };
-    let rig = Rig::start(&ca, keys).await;
+    let (rig, nginx) = Rig::and_nginx(&["a.test"], keys).await;
     let target = nginx.tls_addr();
     // Nothing at all, and half a hello.
     for bytes in [&b""[..], &[22, 3, 1, 2, 0, 1, 0, 1, 252, 3, 3]] {
@@ -396,9 +386,7 @@ async fn s_client(rig: &Rig, nginx: &Nginx, flag: &str) -> String {
 
 #[tokio::test]
 async fn sessions_are_resumed_on_both_sides() {
-    let ca = Ca::new();
-    let nginx = nginx(&ca, &["a.test"]).await;
-    let rig = Rig::start(&ca, Keys::default()).await;
+    let (rig, nginx) = Rig::and_nginx(&["a.test"], Keys::default()).await;
     for (flag, resumed) in [("-sess_out", false), ("-sess_in", true)] {
         let text = s_client(&rig, &nginx, flag).await;
         assert_eq!(text.contains("Reused, TLSv1.3"), resumed, "{text}");
@@ -411,9 +399,7 @@ async fn sessions_are_resumed_on_both_sides() {
 /// TLS-17.
 #[tokio::test]
 async fn a_reload_leaves_tickets_and_certificates_good() {
-    let ca = Ca::new();
-    let nginx = nginx(&ca, &["a.test"]).await;
-    let mut rig = Rig::start(&ca, Keys::default()).await;
+    let (mut rig, nginx) = Rig::and_nginx(&["a.test"], Keys::default()).await;
     s_client(&rig, &nginx, "-sess_out").await;
     rig.proxyd.reload().await.unwrap();
     // Nobody is there who could make another one.
@@ -429,9 +415,7 @@ async fn a_reload_leaves_tickets_and_certificates_good() {
 
 #[tokio::test]
 async fn a_socks_client_is_intercepted_too() {
-    let ca = Ca::new();
-    let nginx = nginx(&ca, &["a.test"]).await;
-    let rig = Rig::start(&ca, Keys::default()).await;
+    let (rig, nginx) = Rig::and_nginx(&["a.test"], Keys::default()).await;
     let answer = curl("https://a.test/hello.txt")
         .arg("-x")
         .arg(format!("socks5://{}", rig.proxyd.addr("socks")))

@@ -15,9 +15,7 @@ fn alert_of(answer: &CurlAnswer) -> String {
 
 #[tokio::test]
 async fn a_thousand_hosts_that_nobody_has_seen_are_served_without_a_failure() {
-    let ca = Ca::new();
-    let nginx = nginx(&ca, &["*.hosts.test"]).await;
-    let rig = Rig::start(&ca, Keys::default()).await;
+    let (rig, nginx) = Rig::and_nginx(&["*.hosts.test"], Keys::default()).await;
     let mut client = Command::new("curl");
     client
         .args([
@@ -167,9 +165,7 @@ async fn a_generator_of_g3proxys_datagrams_will_do() {
 /// The CA's key is in certgend alone.
 #[tokio::test]
 async fn the_key_of_the_ca_is_nowhere_in_proxyd() {
-    let ca = Ca::new();
-    let nginx = nginx(&ca, &["a.test"]).await;
-    let rig = Rig::start(&ca, Keys::default()).await;
+    let (rig, nginx) = Rig::and_nginx(&["a.test"], Keys::default()).await;
     rig.curl("a.test", &nginx, "/hello.txt")
         .run()
         .await

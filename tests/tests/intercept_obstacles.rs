@@ -9,7 +9,7 @@ use std::process::Stdio;
 use serde_json::{Value, json};
 use sluice_testkit::{Ca, CurlAnswer, Nginx, Port, Statsd, assert_eventually, curl};
 use sluice_tests::finished;
-use sluice_tests::rig::{Keys, Rig, nginx, nginx_of};
+use sluice_tests::rig::{Keys, Rig, nginx_of};
 use tokio::process::{Child, Command};
 
 /// nginx that asks for a certificate of `clients` and says in `X-Client` what it thinks of it.
@@ -206,14 +206,12 @@ async fn an_upstream_that_insists_is_let_alone_after_its_first_connection() {
 
 #[tokio::test]
 async fn a_client_that_refuses_our_certificates_is_let_alone_where_the_policy_says_so() {
-    let ca = Ca::new();
-    let nginx = nginx(&ca, &["a.test", "b.test"]).await;
     let keys = Keys {
         auditor: "certificate_refusal_policy: bypass
     learned_bypass: {refusals: 2}",
         ..Keys::default()
     };
-    let rig = Rig::start(&ca, keys).await;
+    let (rig, nginx) = Rig::and_nginx(&["a.test", "b.test"], keys).await;
     let stranger = async |name: &str| {
         let trust = rig.proxyd.group().dir().join("ca.pem");
         let client = rig.untrusting(name, &nginx, "/hello.txt").trust(trust);
