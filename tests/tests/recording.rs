@@ -44,6 +44,7 @@ async fn what_proxyd_finds_in_tunnels_is_told_with_user_and_host() {
         (&"Inspect".into(), &"ssh".into())
     );
     assert_eq!(events[0]["task_id"], events[1]["task_id"]);
+    assert_eventually!(!proxyd.log_records("Inspect").is_empty());
     assert_eq!(proxyd.log_records("Inspect")[0]["task_id"], events[1]["task_id"]);
     assert_eq!(proxyd.status().await["peers"]["auditd"]["state"], "connected");
     proxyd.stop().await.assert_clean();
