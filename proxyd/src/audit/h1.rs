@@ -8,7 +8,7 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sluice_addr::{Host, Upstream as Target};
 use sluice_http1::{
@@ -18,6 +18,7 @@ use sluice_http1::{
 use sluice_io::buffer;
 use sluice_telemetry::value::Timestamp;
 use tokio::io::AsyncWrite as _;
+use tokio::time::Instant;
 
 use super::config::AuditorConfig;
 use super::intercept::{Detail, RequestNotes, Subject};
@@ -316,7 +317,7 @@ impl H1Connection<'_> {
         let (begun, received_at) = (Instant::now(), Timestamp::now());
         let limits = self.options.terms.request_limits;
         let mut partial = Partial::default();
-        client.timer.arm(self.options.request_timeout);
+        let mut timed = false;
         loop {
             let bytes = client.buf.filled();
             if partial.is_worth_parsing(bytes, limits.head_max)
@@ -326,6 +327,9 @@ impl H1Connection<'_> {
                 let planned = self.plan(&mut head, begun, received_at)?;
                 client.buf.consume(len);
                 return Ok(Some(planned));
+            }
+            if !std::mem::replace(&mut timed, true) {
+                client.timer.arm_from(begun, self.options.request_timeout);
             }
             match client.fill().await {
                 Fill::Bytes => {}
@@ -339,14 +343,15 @@ impl H1Connection<'_> {
 
     /// Waits for the first byte of a request; `false` if the connection is to end instead.
     async fn wait(&self, client: &mut Client, upstream: &mut Upstream) -> Result<bool, TaskError> {
-        let deadline = Instant::now() + self.options.client_idle;
+        let mut now = Instant::now();
+        let deadline = now + self.options.client_idle;
         let interval = self.task.server().options.check_interval();
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
+            let left = deadline.saturating_duration_since(now);
             if left.is_zero() || self.worker.tasks.is_stopping() {
                 return Ok(false);
             }
-            client.timer.arm(left.min(interval));
+            client.timer.arm_from(now, left.min(interval));
             let Client { stream, buf, timer, .. } = &mut *client;
             let event = poll_fn(|cx| {
                 if let Poll::Ready(filled) = poll_fill(cx, stream, buf, timer) {
@@ -368,6 +373,7 @@ impl H1Connection<'_> {
                     if let Some(end) = self.task.must_end() {
                         return Err(end);
                     }
+                    now = Instant::now();
                 }
             }
         }
