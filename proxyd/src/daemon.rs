@@ -344,7 +344,7 @@ fn recording(config: &ProxydConfig, peers: &PeersConfig, cx: &Context) -> anyhow
     let recording = Recording::start(path)?;
     cx.logs.tap_audit(Arc::<Recording>::clone(&recording));
     if !recording.path().exists() {
-        warn!("auditd is not there: what auditors tell is kept for it, up to a limit"; "socket" => %recording.path().display());
+        warn!("auditd is not there: what auditors tell is kept for it, up to a limit; without a socket for 5 s it is taken for one that is not run"; "socket" => %recording.path().display());
     }
     Ok(Some(recording))
 }
