@@ -1,7 +1,5 @@
 //! HTTP/2 inside of intercepted TLS with nghttp, h2load, httpx and gRPC.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::net::SocketAddr;
 
 use sluice_testkit::{Ca, Exited, Hypercorn, Process, assert_eventually, python};
