@@ -84,6 +84,8 @@ struct Shared {
     connected: AtomicBool,
     expected: AtomicBool,
     given_up: AtomicBool,
+    /// Somebody waits until what is told is written.
+    urgent: AtomicBool,
 }
 
 impl Sender {
@@ -102,6 +104,7 @@ impl Sender {
             connected: AtomicBool::new(false),
             expected: AtomicBool::new(true),
             given_up: AtomicBool::new(false),
+            urgent: AtomicBool::new(false),
         });
         let mut line = thread::Line::open(config, stream, Arc::clone(&shared))?;
         let thread = std::thread::Builder::new()
@@ -129,8 +132,9 @@ impl Sender {
     /// # Errors
     /// [`Full`] beyond that: the record is lost, which is counted, and will be marked in the stream.
     pub fn push_and_wait(&self, now: u64, record: &[u8]) -> Result<Position, Full> {
-        let pushed = self.shared.queue.push_over(now, record);
-        self.pushed(pushed)
+        let (position, _) = self.shared.queue.push_over(now, record)?;
+        self.hurry();
+        Ok(position)
     }
 
     /// Tells about a flow, now and to each auditd to come, until it [ends](Self::end).
@@ -184,7 +188,7 @@ impl Sender {
             let Some(left) = limit.checked_sub(start.elapsed()) else {
                 return false;
             };
-            self.shared.waker.wake(); // what was lost last is marked now
+            self.hurry(); // what was lost last is marked now
             std::thread::park_timeout(left.min(Duration::from_millis(5)));
         }
         true
@@ -199,6 +203,12 @@ impl Sender {
         let (position, wake) = pushed?;
         self.wake(wake);
         Ok(position)
+    }
+
+    /// Somebody waits.
+    fn hurry(&self) {
+        self.shared.urgent.store(true, Ordering::Release);
+        self.shared.waker.wake();
     }
 
     fn wake(&self, wake: bool) {

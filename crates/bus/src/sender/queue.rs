@@ -121,6 +121,12 @@ impl Queue {
         state.kept.get(at).cloned()
     }
 
+    /// Whether a batch is being filled, and is all that there is behind the one of number `sent`.
+    pub(super) fn is_filling(&self, sent: u64) -> bool {
+        let state = self.state();
+        state.open_count > 0 && state.closed <= sent
+    }
+
     /// The last batch that was closed.
     pub(super) fn closed(&self) -> u64 {
         self.state().closed

@@ -14,6 +14,10 @@ use crate::{BusError, Dealer, Event, wait};
 /// Batches that are sent and not acknowledged, at most.
 const WINDOW: u64 = 32;
 
+/// A batch fills for so long, unless somebody waits until it is written: each costs a system call and a switch of threads
+/// at either end.
+const LINGER: Duration = Duration::from_millis(20);
+
 /// An answer is overdue after this; then we ask what is written.
 const OVERDUE: Duration = Duration::from_secs(1);
 
@@ -89,6 +93,7 @@ impl Line {
         if self.is_waiting() && self.last.elapsed() >= OVERDUE {
             self.greet = true;
         }
+        self.linger()?;
         let took_all = self.send()?;
         if self.is_done() {
             return Ok(());
@@ -101,6 +106,25 @@ impl Line {
         };
         let limit = if self.is_waiting() { OVERDUE } else { Duration::MAX };
         wait(&[line, Event::Fd(self.shared.waker.as_fd())], limit)
+    }
+
+    /// Lets a batch fill that nobody waits for.
+    fn linger(&mut self) -> Result<(), BusError> {
+        let until = Instant::now() + LINGER;
+        while self.instance.is_some() && !self.greet && self.shared.queue.is_filling(self.sent) && !self.is_done() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() || self.shared.urgent.load(Ordering::Acquire) {
+                break;
+            }
+            let socket = self.dealer.socket();
+            wait(&[Event::Readable(socket), Event::Fd(self.shared.waker.as_fd())], left)?;
+            self.shared.waker.clear();
+            while let Some(message) = self.dealer.recv()? {
+                self.heard(&message);
+            }
+        }
+        self.shared.urgent.store(false, Ordering::Release);
+        Ok(())
     }
 
     /// Whether an answer is due.
