@@ -198,6 +198,10 @@ answer = c.ask(path="/x", fields=[("host", server.address)])
 assert answer.status == 200, vars(answer)
 assert [head.get("te") for head in server.heads] == ["trailers", None], server.heads
 assert [head.get("host") for head in server.heads] == [None, server.address], server.heads
+c.until(lambda: c.peer.conn.remote_settings.get(8) == 1)
+stream = c.begin("CONNECT", "/chat", [(":protocol", "websocket"), ("sec-websocket-version", "13")], end=False)
+c.peer.send(stream, b"bye", None, True)
+assert c.end(stream).body == b"bye"
 "#,
     )
     .await;
@@ -210,6 +214,12 @@ assert [head.get("host") for head in server.heads] == [None, server.address], se
     assert!(!heard.contains("other.test") && !heard.contains("trailers"), "{heard}");
     assert!(
         heard.contains("\r\nX-Transformed-From: HTTP/2.0\r\nX-Client-IP: 127.0.0.1\r\n"),
+        "{heard}"
+    );
+    // IC-12.
+    assert_eq!(heard.matches("\r\nX-HTTP-Upgrade: websocket\r\n").count(), 1, "{heard}");
+    assert!(
+        heard.contains("\r\n\r\nGET /chat HTTP/1.1\r\nhost: 127.0.0.1:"),
         "{heard}"
     );
     let respmod = &heard[heard.find("RESPMOD ").unwrap()..];
