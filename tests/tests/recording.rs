@@ -353,7 +353,11 @@ user_group:
     }
     let about = |protocol: &str| {
         let filter = format!("frame.comment contains \"protocol={protocol}\"");
-        tshark(&captures(&group)[0], &filter, &["frame.comment"])
+        let files = captures(&group);
+        files
+            .iter()
+            .flat_map(|file| tshark(file, &filter, &["frame.comment"]))
+            .collect::<Vec<_>>()
     };
     assert_eventually!(about("http_2").len() == 1);
     let port = nginx.tls_addr().port();
