@@ -25,11 +25,14 @@ pub(crate) fn client(bytes: &[u8]) -> Verdict {
 /// What no client should send but servers take, an empty record or a hello of great length, is TLS all the same: else
 /// it would be a way around whoever looks into TLS.
 fn modern(bytes: &[u8]) -> Verdict {
+    // What begins as another message is no hello, whatever records follow.
+    if Handshake::gather(bytes, 1).is_ok_and(|first| first.bytes().first().is_some_and(|&kind| kind != CLIENT_HELLO)) {
+        return Verdict::Not;
+    }
     match Handshake::gather(bytes, 6) {
         Err(HelloError::EmptyRecord) => Verdict::Is(Protocol::TlsModern),
         Err(HelloError::Record | HelloError::TooLong { .. } | HelloError::Malformed) => Verdict::Not,
         Ok(handshake) => match *handshake.bytes() {
-            [kind, ..] if kind != CLIENT_HELLO => Verdict::Not,
             [_, _, _, _, major, minor, ..] => match (major, minor) {
                 (1, 1) => Verdict::Is(Protocol::TlsTlcp),
                 (3, 0) => legacy(bytes, Protocol::SslLegacy),
