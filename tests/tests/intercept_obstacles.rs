@@ -193,8 +193,13 @@ async fn an_upstream_that_insists_is_let_alone_after_its_first_connection() {
             .trust(&rig.trust)
             .run()
             .await;
-        let seen = if version == "-tls1_3" { (0, 502) } else { (35, 0) };
-        assert_eq!((answer.exit, answer.status), seen, "{version}: {answer:?}");
+        // In TLS 1.3 the upstream's alert comes behind the handshakes: before the client has asked for anything the connection
+        // is closed, else it gets a page.
+        let is_told = match (version, answer.exit, answer.status) {
+            ("-tls1_3", 0, 502) | ("-tls1_3", 52 | 56, 0) => true,
+            (version, exit, _) => version == "-tls1_2" && exit == 35,
+        };
+        assert!(is_told, "{version}: {answer:?}");
         let answer = known_client(&rig, &ca, port.addr()).await;
         assert_eq!(answer.status, 200, "{version}: {answer:?}");
         let passes = "bypassed: its upstream has asked for a client certificate";
