@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
-use sluice_testkit::{Ca, Curl, Daemon, Group, Leaf, Nginx, assert_eventually, curl};
+use sluice_testkit::{Ca, Curl, Daemon, Group, Leaf, Nginx, Port, Process, assert_eventually, curl};
+use tokio::net::TcpStream;
 
 /// A group whose proxyd intercepts, and whatever it takes.
 pub struct Rig {
@@ -166,4 +167,24 @@ pub async fn nginx_of(leaf: &Leaf, directives: &str) -> Nginx {
     let telling = "add_header X-Connection $connection; add_header X-Resumed $ssl_session_reused; \
                    add_header X-Name $ssl_server_name; add_header X-Protocol $server_protocol;";
     Nginx::start_with(&format!("{telling}{directives}"), Some(leaf)).await
+}
+
+/// `openssl s_server` with the certificate in `NAME.pem`, the key in `NAME.key` of a folder, and more arguments.
+pub async fn s_server(dir: &Path, name: &str, args: &[&str]) -> (Process, Port) {
+    let port = Port::free();
+    let mut server = tokio::process::Command::new("openssl");
+    server
+        .args([
+            "s_server",
+            "-cert",
+            &format!("{name}.pem"),
+            "-key",
+            &format!("{name}.key"),
+        ])
+        .args(["-accept", &port.addr().to_string()])
+        .args(args)
+        .current_dir(dir);
+    let server = Process::start("s_server", server, dir);
+    assert_eventually!(TcpStream::connect(port.addr()).await.is_ok());
+    (server, port)
 }

@@ -9,9 +9,8 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use sluice_testkit::{Ca, Origin, Port, Process, assert_eventually, python};
-use sluice_tests::rig::{Keys, Rig, nginx, nginx_of};
+use sluice_tests::rig::{Keys, Rig, nginx, nginx_of, s_server};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::time::timeout;
 
@@ -114,29 +113,11 @@ async fn s_client_in_steps(dir: &Path, upstream: SocketAddr, args: &[&str], step
 
 const GET: &str = "GET /hello.txt HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n";
 
-/// `openssl s_server` that answers with a page about the connection.
-async fn s_server(rig: &Rig, ca: &Ca, args: &[&str]) -> (Process, SocketAddr) {
+/// An upstream that answers with a page about the connection.
+async fn pages(rig: &Rig, ca: &Ca, args: &[&str]) -> (Process, Port) {
     let dir = rig.proxyd.group().dir();
     ca.issue(&["a.test"]).write(dir, "upstream");
-    let port = Port::free();
-    let mut server = Command::new("openssl");
-    server
-        .args([
-            "s_server",
-            "-quiet",
-            "-www",
-            "-cert",
-            "upstream.pem",
-            "-key",
-            "upstream.key",
-            "-accept",
-        ])
-        .arg(port.addr().to_string())
-        .args(args)
-        .current_dir(dir);
-    let process = Process::start("s_server", server, dir);
-    assert_eventually!(TcpStream::connect(port.addr()).await.is_ok());
-    (process, port.addr())
+    s_server(dir, "upstream", &[&["-quiet", "-www"], args].concat()).await
 }
 
 #[tokio::test]
@@ -212,7 +193,8 @@ async fn what_has_nothing_in_common_is_refused_with_the_alert_for_it() {
 async fn a_protocol_of_both_sides_is_chosen_though_nobody_else_knows_it() {
     let ca = Ca::new();
     let rig = rig(&ca).await;
-    let (_server, upstream) = s_server(&rig, &ca, &["-alpn", "h2c,http/1.0,unheard-of"]).await;
+    let (_server, port) = pages(&rig, &ca, &["-alpn", "h2c,http/1.0,unheard-of"]).await;
+    let upstream = port.addr();
     for (offered, chosen) in [
         ("h2c", "ALPN protocol: h2c"),
         ("http/1.0", "ALPN protocol: http/1.0"),
@@ -233,7 +215,8 @@ async fn what_is_older_passes_untouched() {
     let ca = Ca::new();
     let rig = rig(&ca).await;
     let old = ["-cipher", "ALL:@SECLEVEL=0"];
-    let (_server, upstream) = s_server(&rig, &ca, &old).await;
+    let (_server, port) = pages(&rig, &ca, &old).await;
+    let upstream = port.addr();
     for version in ["-tls1", "-tls1_1"] {
         let text = s_client(
             &rig,

@@ -8,7 +8,7 @@ use std::process::Stdio;
 
 use serde_json::json;
 use sluice_testkit::{Ca, Nginx, Origin, assert_eventually, curl};
-use sluice_tests::rig::{Keys, Rig, nginx, nginx_of};
+use sluice_tests::rig::{Keys, Rig, nginx, nginx_of, s_server};
 use sluice_tests::{Gate, finished, noise};
 use tokio::process::Command;
 
@@ -435,28 +435,9 @@ async fn a_socks_client_is_intercepted_too() {
 async fn a_protocol_that_nobody_knows_passes_inside_of_tls() {
     let ca = Ca::new();
     let rig = Rig::start(&ca, Keys::default()).await;
-    let dir = rig.proxyd.group().dir().to_owned();
-    ca.issue(&["a.test"]).write(&dir, "upstream");
-    let port = sluice_testkit::Port::free();
-    let mut server = Command::new("openssl");
-    server
-        .args([
-            "s_server",
-            "-rev",
-            "-cert",
-            "upstream.pem",
-            "-key",
-            "upstream.key",
-            "-accept",
-        ])
-        .arg(port.addr().to_string())
-        .current_dir(&dir)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .kill_on_drop(true);
-    let mut server = server.spawn().unwrap();
-    assert_eventually!(tokio::net::TcpStream::connect(port.addr()).await.is_ok());
+    let dir = rig.proxyd.group().dir();
+    ca.issue(&["a.test"]).write(dir, "upstream");
+    let (mut server, port) = s_server(dir, "upstream", &["-rev"]).await;
     let mut client = Command::new("openssl");
     client
         .args([
@@ -504,7 +485,7 @@ async fn a_protocol_that_nobody_knows_passes_inside_of_tls() {
         .map(|r| r["protocol"].clone())
         .collect();
     assert_eq!(found, ["tls_modern", "_unknown"]);
-    server.kill().await.unwrap();
+    server.kill().await;
     rig.stop().await;
 }
 

@@ -4,13 +4,11 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::Path;
-use std::process::Stdio;
 
 use serde_json::{Value, json};
-use sluice_testkit::{Ca, CurlAnswer, Nginx, Port, Statsd, assert_eventually, curl};
+use sluice_testkit::{Ca, CurlAnswer, Nginx, Port, Process, Statsd, assert_eventually, curl};
 use sluice_tests::finished;
-use sluice_tests::rig::{Keys, Rig, nginx_of};
-use tokio::process::{Child, Command};
+use sluice_tests::rig::{Keys, Rig, nginx_of, s_server};
 
 /// nginx that asks for a certificate of `clients` and says in `X-Client` what it thinks of it.
 async fn asking(ca: &Ca, clients: &Path, names: &[&str]) -> Nginx {
@@ -21,31 +19,19 @@ async fn asking(ca: &Ca, clients: &Path, names: &[&str]) -> Nginx {
     nginx_of(&ca.issue(names), &directives).await
 }
 
-/// `openssl s_server` that ends the handshake of a client without a certificate, and answers as a web server.
-async fn demanding(ca: &Ca, dir: &Path, version: &str) -> (Child, Port) {
+/// An upstream that ends the handshake of a client without a certificate, and answers as a web server.
+async fn demanding(ca: &Ca, dir: &Path, version: &str) -> (Process, Port) {
     ca.issue(&["a.test"]).write(dir, "upstream");
-    let port = Port::free();
-    let mut server = Command::new("openssl");
-    server
-        .args(["s_server", "-www", "-Verify", "1", "-verify_return_error", version])
-        .args([
-            "-CAfile",
-            "ca.pem",
-            "-cert",
-            "upstream.pem",
-            "-key",
-            "upstream.key",
-            "-accept",
-        ])
-        .arg(port.addr().to_string())
-        .current_dir(dir)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .kill_on_drop(true);
-    let server = server.spawn().unwrap();
-    assert_eventually!(tokio::net::TcpStream::connect(port.addr()).await.is_ok());
-    (server, port)
+    let strict = [
+        "-www",
+        "-Verify",
+        "1",
+        "-verify_return_error",
+        "-CAfile",
+        "ca.pem",
+        version,
+    ];
+    s_server(dir, "upstream", &strict).await
 }
 
 /// What the records of handshakes say, the latest last, once there are `count` of them.
@@ -204,7 +190,7 @@ async fn an_upstream_that_insists_is_let_alone_after_its_first_connection() {
         assert_eq!(answer.status, 200, "{version}: {answer:?}");
         let passes = "bypassed: its upstream has asked for a client certificate";
         assert_eq!(told(&rig, 2).await, [first, passes]);
-        server.kill().await.unwrap();
+        server.kill().await;
         rig.stop().await;
     }
 }
@@ -281,31 +267,7 @@ async fn an_upstream_that_demands_a_certificate_is_logged_with_its_alert() {
     let ca = Ca::new();
     for (version, alert) in [("-tls1_2", "handshake_failure"), ("-tls1_3", "certificate_required")] {
         let rig = Rig::start(&ca, Keys::default()).await;
-        let dir = rig.proxyd.group().dir().to_owned();
-        ca.issue(&["a.test"]).write(&dir, "upstream");
-        let port = Port::free();
-        let mut server = Command::new("openssl");
-        server
-            .args([
-                "s_server",
-                "-Verify",
-                "1",
-                "-www",
-                "-cert",
-                "upstream.pem",
-                "-key",
-                "upstream.key",
-                version,
-            ])
-            .arg("-accept")
-            .arg(port.addr().to_string())
-            .current_dir(&dir)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .kill_on_drop(true);
-        let mut server = server.spawn().unwrap();
-        assert_eventually!(tokio::net::TcpStream::connect(port.addr()).await.is_ok());
+        let (mut server, port) = demanding(&ca, rig.proxyd.group().dir(), version).await;
         let answer = curl("https://a.test/")
             .proxy(rig.proxyd.addr("http"))
             .arg("--connect-to")
@@ -320,7 +282,7 @@ async fn an_upstream_that_demands_a_certificate_is_logged_with_its_alert() {
         let records = rig.proxyd.log_records(kind);
         let told = records[0]["msg"].as_str().unwrap();
         assert!(told.contains(alert), "{alert}: {records:?}");
-        server.kill().await.unwrap();
+        server.kill().await;
         rig.stop().await;
     }
 }

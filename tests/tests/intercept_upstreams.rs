@@ -3,37 +3,16 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::Path;
-use std::process::Stdio;
 use std::time::Duration;
 
-use sluice_testkit::{Ca, Origin, Port, assert_eventually, curl};
+use sluice_testkit::{Ca, Origin, Port, Process, assert_eventually, curl};
 use sluice_tests::finished;
-use sluice_tests::rig::{Keys, Rig, openssl};
-use tokio::process::{Child, Command};
+use sluice_tests::rig::{Keys, Rig, openssl, s_server};
 
 /// A web server with the certificate `leaf.pem`, which its library need not like.
-async fn serve(dir: &Path) -> (Child, Port) {
-    let port = Port::free();
-    let mut server = Command::new("openssl");
-    server
-        .args([
-            "s_server",
-            "-www",
-            "-cipher",
-            "DEFAULT@SECLEVEL=0",
-            "-alpn",
-            "h2,http/1.1",
-        ])
-        .args(["-cert", "leaf.pem", "-key", "leaf.key", "-accept"])
-        .arg(port.addr().to_string())
-        .current_dir(dir)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .kill_on_drop(true);
-    let server = server.spawn().unwrap();
-    assert_eventually!(tokio::net::TcpStream::connect(port.addr()).await.is_ok());
-    (server, port)
+async fn serve(dir: &Path) -> (Process, Port) {
+    let weak = ["-www", "-cipher", "DEFAULT@SECLEVEL=0", "-alpn", "h2,http/1.1"];
+    s_server(dir, "leaf", &weak).await
 }
 
 struct Case {
@@ -154,7 +133,7 @@ async fn what_is_wrong_with_the_upstreams_certificate_is_told_to_the_client_and_
             let message = record["msg"].as_str().unwrap();
             assert!(message.starts_with("handshake with the upstream: "), "{record}");
         }
-        server.kill().await.unwrap();
+        server.kill().await;
     }
     rig.stop().await;
 }
@@ -212,7 +191,7 @@ async fn rsa_keys_of_certificates_sign_on_threads_of_their_own() {
     // 50 signatures and some.
     let busiest = times_of_threads(rig.proxyd.pid()).into_iter().max().unwrap();
     assert!(busiest > Duration::from_millis(20), "{busiest:?}");
-    server.kill().await.unwrap();
+    server.kill().await;
     rig.stop().await;
 }
 
