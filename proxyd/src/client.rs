@@ -17,8 +17,6 @@ use crate::task::{Peers, Task};
 /// How long a connection that is closed after an error is still read from, so that the reset which unread bytes
 /// provoke does not overtake the reply (RFC 9112 §9.6).
 const LINGER: Duration = Duration::from_secs(2);
-/// Bytes that are thrown away meanwhile.
-const LINGER_BYTES: usize = 1 << 20;
 
 /// A client, and what it has sent.
 pub(crate) struct Client {
@@ -134,13 +132,13 @@ impl Client {
         if !self.shut().await {
             return;
         }
-        let mut thrown = 0;
+        // No number of bytes ends this: a client may have megabytes on the way before it first looks at the reply. The
+        // clock is asked as well as the timer, which nobody looks at while there is always more to read.
+        let until = Instant::now() + LINGER;
         self.timer.arm(LINGER);
-        while thrown < LINGER_BYTES {
+        while Instant::now() < until {
             let Fill::Bytes = self.fill().await else { return };
-            let n = self.buf.filled().len();
-            thrown += n;
-            self.buf.consume(n);
+            self.buf.consume(self.buf.filled().len());
         }
     }
 }

@@ -362,6 +362,22 @@ async fn an_early_refusal_reaches_a_client_that_is_still_sending() {
 }
 
 #[tokio::test]
+async fn a_refusal_waits_for_a_client_that_sends_all_before_it_reads() {
+    let daemon = started().await;
+    let body = noise(16 << 20);
+    let mut wire = daemon.connect("http").await;
+    wire.send(format!(
+        "PUT http://127.0.0.1:1/ HTTP/1.1\r\nHost: 127.0.0.1:1\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    ))
+    .await;
+    wire.send(&body).await;
+    assert!(wire.head().await.starts_with("HTTP/1.1 5"));
+    drop(wire);
+    daemon.stop().await.assert_clean();
+}
+
+#[tokio::test]
 async fn an_http_1_0_client_gets_chunks_as_a_body_until_close() {
     let body = noise(100_000);
     let response = reply(
