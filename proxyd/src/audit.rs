@@ -17,6 +17,7 @@ mod log;
 mod obstacle;
 mod protocol;
 mod record;
+mod redial;
 mod refusal;
 mod stats;
 mod table;
@@ -47,6 +48,7 @@ pub(crate) use tls::{SetUpError, Surroundings};
 pub(crate) use config::{AuditorConfig, AuditorKind, UserAudit};
 pub(crate) use log::InspectSource;
 pub(crate) use record::Recording;
+pub(crate) use redial::Way;
 pub(crate) use stats::Registered;
 pub(crate) use told::{Said, Witness};
 
@@ -178,6 +180,8 @@ pub(crate) struct Flow {
     pub(crate) worker: Arc<Worker>,
     /// Where the innermost known tunnel leads.
     pub(crate) upstream: Upstream,
+    /// How the outermost one got there.
+    pub(crate) way: Way,
     /// How many layers have been opened: 0 where the client's tunnel begins.
     pub(crate) depth: usize,
 }

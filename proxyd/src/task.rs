@@ -325,6 +325,11 @@ impl Task {
         }
     }
 
+    /// Another connection has taken the place of the first one, over the same escaper.
+    pub(crate) fn reconnected(&mut self, path: &Path) {
+        self.path = path.clone();
+    }
+
     /// The connection did not come about; how far it got belongs into the record.
     pub(crate) fn not_connected(&mut self, escaper: &Arc<EscaperStats>, path: &Path) {
         self.path = path.clone();

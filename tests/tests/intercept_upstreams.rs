@@ -138,6 +138,64 @@ async fn what_is_wrong_with_the_upstreams_certificate_is_told_to_the_client_and_
     rig.stop().await;
 }
 
+/// What was good ten years ago is good still, although it takes another connection to find out.
+#[tokio::test]
+async fn servers_and_certificates_of_old_are_spoken_to() {
+    let ca = Ca::new();
+    let rig = Rig::start(&ca, Keys::default()).await;
+    let dir = rig.proxyd.group().dir();
+    std::fs::write(dir.join("ca.key"), ca.key_pem()).unwrap();
+    openssl(
+        dir,
+        "req -new -newkey rsa:2048 -nodes -keyout leaf.key -out leaf.csr -subj /CN=a.test",
+    );
+    let mut so_far = 0;
+    for (what, extensions, flags) in [
+        ("no ephemeral keys", NAME, &["-tls1_2", "-cipher", "AES128-SHA"][..]),
+        ("a cipher of another mode", NAME, &["-tls1_2", "-cipher", "ECDHE-RSA-AES256-SHA"]),
+        ("a name as a subject only", "basicConstraints=CA:FALSE", &[]),
+        (
+            "an authority as a server",
+            &format!("{NAME}\nbasicConstraints=CA:TRUE"),
+            &[],
+        ),
+    ] {
+        std::fs::write(dir.join("extensions"), extensions).unwrap();
+        openssl(
+            dir,
+            "x509 -req -in leaf.csr -extfile extensions -out leaf.pem -CA ca.pem -CAkey ca.key -days 10",
+        );
+        let (mut server, port) = s_server(dir, "leaf", &[&["-www"], flags].concat()).await;
+        for _ in 0..2 {
+            let answer = curl("https://a.test/")
+                .proxy(rig.proxyd.addr("http"))
+                .args(["--http1.1", "--connect-to"])
+                .arg(format!("::{}", port.addr()))
+                .trust(&rig.trust)
+                .run()
+                .await;
+            assert_eq!((answer.exit, answer.status), (0, 200), "{what}: {}", answer.stderr);
+        }
+        so_far += 2;
+        assert_eventually!(finished(&rig.proxyd).len() == so_far);
+        let tasks = finished(&rig.proxyd);
+        // The record tells of the connection that was of use.
+        assert!(
+            tasks.iter().all(|task| task["reason"] == "Finished"),
+            "{what}: {tasks:?}"
+        );
+        server.kill().await;
+    }
+    for record in rig.intercepted("TlsHandshake") {
+        assert_eq!(
+            (&record["msg"], &record["tls_server_verify"]),
+            (&"ok".into(), &"ok".into()),
+            "{record}"
+        );
+    }
+    rig.stop().await;
+}
+
 /// How long each thread of a process but the first has run.
 fn times_of_threads(pid: u32) -> Vec<Duration> {
     let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();

@@ -29,6 +29,8 @@ impl Alert {
     pub const INTERNAL_ERROR: Self = Self(80);
     /// `unrecognized_name`: there is no server of the name that was asked for.
     pub const UNRECOGNIZED_NAME: Self = Self(112);
+    /// `no_application_protocol`: the server speaks none of those that it was offered.
+    pub const NO_APPLICATION_PROTOCOL: Self = Self(120);
     /// `close_notify`: the peer will send nothing more.
     pub const CLOSE_NOTIFY: Self = Self(0);
     /// `user_canceled`: the peer's user ended it.

@@ -22,7 +22,8 @@ use crate::config::{CertPairConfig, OpensslClientConfig, OpensslProtocol, TlsVer
 use crate::error::{BuildError, HandshakeError};
 use crate::openssl_stream::{OpensslStream, Side};
 use crate::pem::{Identity, load_certificates};
-use crate::sessions::{Sessions, Site};
+use crate::sessions::Sessions;
+pub use crate::sessions::Site;
 use crate::stream::TlsStream;
 use crate::tlcp;
 
@@ -31,6 +32,23 @@ pub(crate) const MIN_HANDSHAKE_TIMEOUT: Duration = Duration::from_millis(100);
 
 const DEFAULT_MAX_SITES: usize = 128;
 const DEFAULT_MAX_EACH: usize = 16;
+
+/// Of how many servers sessions are kept, and how many of each.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SessionLimits {
+    pub(crate) max_sites: usize,
+    pub(crate) max_each: usize,
+}
+
+impl SessionLimits {
+    pub(crate) fn many_sites(config: &OpensslClientConfig) -> Self {
+        let or_default = |value: usize, default: usize| if value == 0 { default } else { value };
+        Self {
+            max_sites: or_default(config.session_cache_lru_max_sites, DEFAULT_MAX_SITES),
+            max_each: or_default(config.session_cache_each_capacity, DEFAULT_MAX_EACH),
+        }
+    }
+}
 
 /// How many sites a connector's session cache is for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -99,41 +117,23 @@ impl Connector {
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
-        self.connect_to(io, (name, port, true), alpn).await
-    }
-
-    /// As [`Self::connect`], for a client of ours that has asked for no name: none is sent, and the certificate may be
-    /// anybody's whom a trust anchor vouches for. `site` is what the server is known by, for the session cache.
-    ///
-    /// # Errors
-    /// As [`Self::connect`].
-    pub async fn connect_unnamed<IO>(
-        &self,
-        io: IO,
-        site: &Host,
-        port: u16,
-        alpn: &[&[u8]],
-    ) -> Result<TlsStream<IO>, HandshakeError>
-    where
-        IO: AsyncRead + AsyncWrite + Unpin,
-    {
-        self.connect_to(io, (site, port, false), alpn).await
-    }
-
-    async fn connect_to<IO>(
-        &self,
-        io: IO,
-        (name, port, named): (&Host, u16, bool),
-        alpn: &[&[u8]],
-    ) -> Result<TlsStream<IO>, HandshakeError>
-    where
-        IO: AsyncRead + AsyncWrite + Unpin,
-    {
         let site = Site {
             name: name.clone(),
             port,
-            named,
+            named: true,
         };
+        self.connect_to(io, &site, alpn).await
+    }
+
+    /// As [`Self::connect`], to a server that may be unnamed.
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    pub async fn connect_to<IO>(&self, io: IO, site: &Site, alpn: &[&[u8]]) -> Result<TlsStream<IO>, HandshakeError>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
+        let site = site.clone();
         let ssl = self
             .ssl(site, alpn)
             .map_err(|error| HandshakeError::Library(Box::new(error)))?;
@@ -587,13 +587,11 @@ fn set_sessions(
         context.set_session_cache_mode(SslSessionCacheMode::CLIENT);
         return Ok(None);
     }
-    let or_default = |value: usize, default: usize| if value == 0 { default } else { value };
-    let max_sites = match cache {
-        SessionCache::ManySites => or_default(config.session_cache_lru_max_sites, DEFAULT_MAX_SITES),
-        SessionCache::OneSite => 8,
-    };
-    let max_each = or_default(config.session_cache_each_capacity, DEFAULT_MAX_EACH);
-    let sessions = Arc::new(Sessions::new(max_sites, max_each));
+    let mut limits = SessionLimits::many_sites(config);
+    if cache == SessionCache::OneSite {
+        limits.max_sites = 8;
+    }
+    let sessions = Arc::new(Sessions::new(limits));
     let index = site_index()?;
     context.set_session_cache_mode(SslSessionCacheMode::CLIENT | SslSessionCacheMode::NO_INTERNAL);
     let store = Arc::clone(&sessions);

@@ -134,6 +134,17 @@ pub enum HandshakeError {
     WithoutCertificate(#[source] Box<Self>),
 }
 
+impl HandshakeError {
+    /// The same of a server that had asked for a certificate, and got none.
+    pub(crate) fn without_certificate(self) -> Self {
+        match self {
+            Self::Alert(_) | Self::Closed | Self::Io(_) => Self::WithoutCertificate(Box::new(self)),
+            // That is not what it is about.
+            error => error,
+        }
+    }
+}
+
 /// Why a peer's certificate was not accepted.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct VerifyError {

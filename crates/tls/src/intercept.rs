@@ -1,12 +1,15 @@
-//! The handshake with the client of an intercepted connection.
+//! The handshakes of an intercepted connection.
 //!
 //! A client's [`Hello`] is read first and answered last: what it asks for goes to the upstream, and what the upstream
 //! says decides on the answer. [`InterceptionAcceptor::accept`] gives it, with a [`Leaf`] made for the purpose. The
-//! handshake with the upstream is that of a [`Connector`](crate::client::Connector).
+//! handshake with the upstream is an [`InterceptionConnector`]'s.
 //!
 //! The acceptor is rustls: a connection shares all that a handshake needs but the certificate, so that a new host costs
 //! one parsed key, and neither the building of a context nor the memory of one. What it speaks are the versions and
 //! suites of Mozilla's intermediate profile, version 5, as far as they are of ECDHE.
+
+mod connector;
+mod modern;
 
 use std::fmt;
 use std::io;
@@ -16,7 +19,6 @@ use std::time::Duration;
 
 use openssl::hash::MessageDigest;
 use openssl::x509::X509;
-use rustls::crypto::CryptoProvider;
 use rustls::server::{Accepted, Acceptor, ClientHello, ProducesTickets, ResolvesServerCert, ServerSessionMemoryCache};
 use rustls::sign::CertifiedKey;
 use rustls::{CipherSuite, ServerConfig, SignatureAlgorithm};
@@ -25,9 +27,10 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
+pub use self::connector::InterceptionConnector;
 use crate::Alert;
 use crate::error::{BuildError, HandshakeError};
-use crate::rustls_client::provider;
+use crate::rustls_client::{aes_128_first, provider};
 use crate::server::{RustlsTickets, Ticketer, rustls_handshake_error};
 use crate::stream::TlsStream;
 
@@ -44,14 +47,6 @@ const CHACHA: [CipherSuite; 3] = [
     CipherSuite::TLS13_CHACHA20_POLY1305_SHA256,
     CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
     CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
-];
-
-/// Of AES, 128 bits come first: they are enough for anybody, and SHA-384, which has no instructions of its own, takes
-/// longer for a handshake's keys than all its messages.
-const AES_128: [CipherSuite; 3] = [
-    CipherSuite::TLS13_AES_128_GCM_SHA256,
-    CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
-    CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
 ];
 
 /// A ClientHello, complete and well formed, that has not been answered.
@@ -263,11 +258,7 @@ impl InterceptionAcceptor {
     /// # Errors
     /// [`BuildError`] if the library has none of the versions.
     pub fn new(handshake_timeout: Duration, ticketer: Arc<Ticketer>) -> Result<Self, BuildError> {
-        let mut provider = CryptoProvider::clone(&provider());
-        provider
-            .cipher_suites
-            .sort_by_key(|suite| !AES_128.contains(&suite.suite()));
-        let mut template = ServerConfig::builder_with_provider(Arc::new(provider))
+        let mut template = ServerConfig::builder_with_provider(aes_128_first())
             .with_safe_default_protocol_versions()
             .map_err(BuildError::library)?
             .with_no_client_auth()

@@ -191,12 +191,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> OpensslStream<IO> {
                 Err(error) => {
                     let ssl = stream.ssl.ssl();
                     let error = handshake_error(error, ssl, side);
-                    let by_peer = matches!(
-                        error,
-                        HandshakeError::Alert(_) | HandshakeError::Closed | HandshakeError::Io(_)
-                    );
-                    Poll::Ready(Err(if by_peer && has_asked(ssl) {
-                        HandshakeError::WithoutCertificate(Box::new(error))
+                    Poll::Ready(Err(if has_asked(ssl) {
+                        error.without_certificate()
                     } else {
                         error
                     }))

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustls::client::Resumption;
 use rustls::crypto::{CryptoProvider, ring};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{CipherSuite, ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, ServerName};
 use sluice_addr::Host;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -36,12 +36,7 @@ impl RustlsClient {
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
-        let name = match name {
-            Host::Ip(ip) => ServerName::IpAddress((*ip).into()),
-            // A root's dot is no part of a certificate's name, nor of SNI (RFC 6066 §3).
-            Host::Domain(domain) => ServerName::try_from(domain.strip_suffix('.').unwrap_or(domain).to_owned())
-                .map_err(|error| HandshakeError::Library(Box::new(error)))?,
-        };
+        let name = server_name(name)?;
         let connector = tokio_rustls::TlsConnector::from(Arc::clone(&self.config));
         match tokio::time::timeout(self.handshake_timeout, connector.connect(name, io)).await {
             Ok(Ok(stream)) => Ok(TlsStream::rustls(stream.into())),
@@ -61,6 +56,32 @@ pub(crate) fn provider() -> Arc<CryptoProvider> {
     CryptoProvider::get_default()
         .cloned()
         .unwrap_or_else(|| Arc::new(ring::default_provider()))
+}
+
+/// What the library calls `host`.
+pub(crate) fn server_name(host: &Host) -> Result<ServerName<'static>, HandshakeError> {
+    Ok(match host {
+        Host::Ip(ip) => ServerName::IpAddress((*ip).into()),
+        // A root's dot is no part of a certificate's name, nor of SNI (RFC 6066 §3).
+        Host::Domain(domain) => ServerName::try_from(domain.strip_suffix('.').unwrap_or(domain).to_owned())
+            .map_err(|error| HandshakeError::Library(Box::new(error)))?,
+    })
+}
+
+const AES_128: [CipherSuite; 3] = [
+    CipherSuite::TLS13_AES_128_GCM_SHA256,
+    CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+    CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+];
+
+/// The provider with another order of suites: of AES, 128 bits come first. They are enough for anybody, and SHA-384,
+/// which has no instructions of its own, takes longer for a handshake's keys than all its messages.
+pub(crate) fn aes_128_first() -> Arc<CryptoProvider> {
+    let mut provider = CryptoProvider::clone(&provider());
+    provider
+        .cipher_suites
+        .sort_by_key(|suite| !AES_128.contains(&suite.suite()));
+    Arc::new(provider)
 }
 
 /// Builds a client; files with relative paths are looked for in `base`.
@@ -109,7 +130,7 @@ fn check_fragment_size(size: usize) -> Result<(), BuildError> {
     }
 }
 
-fn anchors(config: &RustlsClientConfig, base: &Path) -> Result<RootCertStore, BuildError> {
+pub(crate) fn anchors(config: &RustlsClientConfig, base: &Path) -> Result<RootCertStore, BuildError> {
     let mut anchors = RootCertStore::empty();
     if !config.no_default_ca_certificate {
         if config.use_builtin_ca_certificate {

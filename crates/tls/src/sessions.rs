@@ -6,27 +6,30 @@ use std::sync::{Mutex, PoisonError};
 use openssl::ssl::{SslSession, SslVersion};
 use sluice_addr::Host;
 
-/// Whose sessions may resume one another: name and port, never across.
+use crate::client::SessionLimits;
+
+/// What a server is known by. Its sessions may resume one another: name and port, never across.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
-pub(crate) struct Site {
-    pub(crate) name: Host,
-    pub(crate) port: u16,
-    /// The name was sent and found in the certificate: a session without that is not to be had by asking for the name.
-    pub(crate) named: bool,
+pub struct Site {
+    /// Who it is to be.
+    pub name: Host,
+    /// The port that it listens on.
+    pub port: u16,
+    /// The name is sent, and has to be in the certificate. Else the certificate may be anybody's whom a trust anchor
+    /// vouches for, and its sessions are not to be had by asking for the name.
+    pub named: bool,
 }
 
 /// Sessions by site; the site that was used longest ago makes room.
 pub(crate) struct Sessions {
-    max_sites: usize,
-    max_each: usize,
+    limits: SessionLimits,
     sites: Mutex<Sites<SslSession>>,
 }
 
 impl Sessions {
-    pub(crate) fn new(max_sites: usize, max_each: usize) -> Self {
+    pub(crate) fn new(limits: SessionLimits) -> Self {
         Self {
-            max_sites,
-            max_each,
+            limits,
             sites: Mutex::new(Sites::default()),
         }
     }
@@ -37,24 +40,30 @@ impl Sessions {
             .newest(site)
             .is_none_or(|newest| !std::ptr::eq(&**newest, &*session))
         {
-            sites.put(site, session, self.max_sites, self.max_each);
+            sites.put(site, session, self.limits.max_sites, self.limits.max_each);
         }
     }
 
     /// The newest session for `site`. One of TLS 1.3 leaves the cache: it is resumed once (RFC 8446 §C.4).
     pub(crate) fn take(&self, site: &Site) -> Option<SslSession> {
         let mut sites = self.sites.lock().unwrap_or_else(PoisonError::into_inner);
-        sites.take(site, |session| session.protocol_version() == SslVersion::TLS1_3)
+        let newest = sites.touch(site)?;
+        if newest.protocol_version() == SslVersion::TLS1_3 {
+            return sites.take(site);
+        }
+        Some(newest.clone())
     }
 }
 
-/// The bookkeeping, apart from the kind of session so that it can be tested without a peer.
-struct Sites<S> {
+/// What is kept of each site, newest last.
+#[derive(Debug)]
+pub(crate) struct Sites<S> {
     clock: u64,
     by_site: HashMap<Site, Entry<S>>,
     by_use: BTreeMap<u64, Site>,
 }
 
+#[derive(Debug)]
 struct Entry<S> {
     used: u64,
     sessions: VecDeque<S>,
@@ -70,8 +79,8 @@ impl<S> Default for Sites<S> {
     }
 }
 
-impl<S: Clone> Sites<S> {
-    fn put(&mut self, site: &Site, session: S, max_sites: usize, max_each: usize) {
+impl<S> Sites<S> {
+    pub(crate) fn put(&mut self, site: &Site, session: S, max_sites: usize, max_each: usize) {
         self.clock += 1;
         let entry = self.by_site.entry(site.clone()).or_insert_with(|| Entry {
             used: 0,
@@ -92,26 +101,30 @@ impl<S: Clone> Sites<S> {
         }
     }
 
-    fn newest(&self, site: &Site) -> Option<&S> {
+    /// The newest of `site`, which is not used by that.
+    pub(crate) fn newest(&self, site: &Site) -> Option<&S> {
         self.by_site.get(site)?.sessions.back()
     }
 
-    fn take(&mut self, site: &Site, once: impl Fn(&S) -> bool) -> Option<S> {
+    /// The newest of `site`, which is used now.
+    pub(crate) fn touch(&mut self, site: &Site) -> Option<&S> {
         let entry = self.by_site.get_mut(site)?;
         self.clock += 1;
-        self.by_use.remove(&entry.used);
-        entry.used = self.clock;
-        let newest = entry.sessions.back()?;
-        if !once(newest) {
-            let session = newest.clone();
-            self.by_use.insert(self.clock, site.clone());
-            return Some(session);
+        if let Some(site) = self.by_use.remove(&entry.used) {
+            self.by_use.insert(self.clock, site);
         }
+        entry.used = self.clock;
+        entry.sessions.back()
+    }
+
+    /// Takes the newest of `site` out.
+    pub(crate) fn take(&mut self, site: &Site) -> Option<S> {
+        self.touch(site)?;
+        let entry = self.by_site.get_mut(site)?;
         let session = entry.sessions.pop_back();
         if entry.sessions.is_empty() {
+            self.by_use.remove(&entry.used);
             self.by_site.remove(site);
-        } else {
-            self.by_use.insert(self.clock, site.clone());
         }
         session
     }
@@ -133,9 +146,9 @@ mod tests {
     fn sessions_are_kept_apart_by_name_and_by_port() {
         let mut sites = Sites::default();
         sites.put(&site("a", 443), 1, 8, 4);
-        assert_eq!(sites.take(&site("a", 444), |_| false), None);
-        assert_eq!(sites.take(&site("b", 443), |_| false), None);
-        assert_eq!(sites.take(&site("a", 443), |_| false), Some(1));
+        assert_eq!(sites.touch(&site("a", 444)), None);
+        assert_eq!(sites.touch(&site("b", 443)), None);
+        assert_eq!(sites.touch(&site("a", 443)), Some(&1));
     }
 
     #[test]
@@ -146,8 +159,8 @@ mod tests {
             ..site("a", 443)
         };
         sites.put(&unnamed, 1, 8, 4);
-        assert_eq!(sites.take(&site("a", 443), |_| false), None);
-        assert_eq!(sites.take(&unnamed, |_| false), Some(1));
+        assert_eq!(sites.touch(&site("a", 443)), None);
+        assert_eq!(sites.touch(&unnamed), Some(&1));
     }
 
     #[test]
@@ -156,9 +169,9 @@ mod tests {
         for session in [1, 2] {
             sites.put(&site("a", 443), session, 8, 4);
         }
-        assert_eq!(sites.take(&site("a", 443), |_| true), Some(2));
-        assert_eq!(sites.take(&site("a", 443), |_| true), Some(1));
-        assert_eq!(sites.take(&site("a", 443), |_| true), None);
+        assert_eq!(sites.take(&site("a", 443)), Some(2));
+        assert_eq!(sites.take(&site("a", 443)), Some(1));
+        assert_eq!(sites.take(&site("a", 443)), None);
         assert!(sites.by_use.is_empty());
     }
 
@@ -167,10 +180,10 @@ mod tests {
         let mut sites = Sites::default();
         sites.put(&site("a", 1), 1, 2, 4);
         sites.put(&site("b", 1), 2, 2, 4);
-        assert_eq!(sites.take(&site("a", 1), |_| false), Some(1));
+        assert_eq!(sites.touch(&site("a", 1)), Some(&1));
         sites.put(&site("c", 1), 3, 2, 4);
-        assert_eq!(sites.take(&site("b", 1), |_| false), None);
-        assert_eq!(sites.take(&site("a", 1), |_| false), Some(1));
+        assert_eq!(sites.touch(&site("b", 1)), None);
+        assert_eq!(sites.touch(&site("a", 1)), Some(&1));
         assert_eq!(sites.by_use.len(), sites.by_site.len());
     }
 
@@ -180,8 +193,8 @@ mod tests {
         for session in 1..=5 {
             sites.put(&site("a", 1), session, 2, 2);
         }
-        assert_eq!(sites.take(&site("a", 1), |_| true), Some(5));
-        assert_eq!(sites.take(&site("a", 1), |_| true), Some(4));
-        assert_eq!(sites.take(&site("a", 1), |_| true), None);
+        assert_eq!(sites.take(&site("a", 1)), Some(5));
+        assert_eq!(sites.take(&site("a", 1)), Some(4));
+        assert_eq!(sites.take(&site("a", 1)), None);
     }
 }

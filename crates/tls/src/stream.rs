@@ -40,6 +40,7 @@ pub(crate) enum Inner<IO> {
 pub(crate) struct RustlsStream<IO> {
     pub(crate) tls: tokio_rustls::TlsStream<IO>,
     pub(crate) closure: Option<Closure>,
+    asked_for_certificate: bool,
 }
 
 impl SecureIo for TlsStream<Stream> {
@@ -60,7 +61,19 @@ impl<IO> TlsStream<IO> {
     }
 
     pub(crate) fn rustls(tls: tokio_rustls::TlsStream<IO>) -> Self {
-        Self(Inner::Rustls(Box::new(RustlsStream { tls, closure: None })))
+        Self(Inner::Rustls(Box::new(RustlsStream {
+            tls,
+            closure: None,
+            asked_for_certificate: false,
+        })))
+    }
+
+    pub(crate) fn rustls_client(tls: tokio_rustls::client::TlsStream<IO>, asked_for_certificate: bool) -> Self {
+        Self(Inner::Rustls(Box::new(RustlsStream {
+            tls: tls.into(),
+            closure: None,
+            asked_for_certificate,
+        })))
     }
 
     /// The application protocol that was agreed on.
@@ -77,7 +90,7 @@ impl<IO> TlsStream<IO> {
     pub fn asked_for_certificate(&self) -> bool {
         match &self.0 {
             Inner::Openssl(stream) => has_asked(stream.ssl()),
-            Inner::Rustls(_) => false,
+            Inner::Rustls(stream) => stream.asked_for_certificate,
         }
     }
 
@@ -204,19 +217,21 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsStream<IO> {
                     // An error comes up again when it matters.
                     let _ = Pin::new(&mut stream.tls).poll_flush(cx);
                 }
-                let result = std::task::ready!(polled);
-                match &result {
-                    Ok(()) if buf.filled().len() == before && buf.remaining() > 0 => {
-                        stream.closure = Some(Closure::Orderly);
-                    }
-                    Ok(()) => {}
-                    Err(error) => {
-                        if let Some(alert) = PeerAlert::of(error) {
-                            stream.closure = Some(Closure::Abortive(alert));
+                match std::task::ready!(polled) {
+                    Ok(()) => {
+                        if buf.filled().len() == before && buf.remaining() > 0 {
+                            stream.closure = Some(Closure::Orderly);
                         }
+                        Poll::Ready(Ok(()))
                     }
+                    Err(error) => Poll::Ready(Err(match PeerAlert::of(&error) {
+                        Some(alert) => {
+                            stream.closure = Some(Closure::Abortive(alert));
+                            io::Error::new(io::ErrorKind::ConnectionAborted, PeerAlert(alert))
+                        }
+                        None => error,
+                    })),
                 }
-                Poll::Ready(result)
             }
         }
     }

@@ -3,6 +3,7 @@
 mod certificates;
 mod client;
 mod config;
+mod connector;
 mod intercept;
 mod peers;
 mod server;

@@ -14,7 +14,7 @@ use sluice_io::buffer::ReadBuffer;
 use sluice_sniff::{Protocol, Verdict, of_client, of_server};
 
 use super::tls::Sides;
-use super::{Flow, InspectSource, UpstreamEnd, layer, refusal};
+use super::{Flow, InspectSource, UpstreamEnd, Way, layer, refusal};
 use crate::client::Client;
 use crate::error::TaskError;
 use crate::http::exchange::Upstream;
@@ -22,13 +22,15 @@ use crate::task::Task;
 use crate::tunnel;
 use crate::worker::Worker;
 
-/// Makes a task of its own of a tunnel to `target`: a relay, or an inspection where the server's auditor takes it.
+/// Makes a task of its own of a tunnel to `target`: a relay, or an inspection where the server's auditor takes it. The
+/// `way` is how the target was reached.
 pub(crate) fn start(
     worker: &Arc<Worker>,
     client: Client,
     upstream: UpstreamEnd,
     task: Task,
     target: &sluice_addr::Upstream,
+    way: impl FnOnce() -> Way,
 ) {
     let auditor = task
         .server()
@@ -46,6 +48,7 @@ pub(crate) fn start(
                 auditor,
                 worker: Arc::clone(worker),
                 upstream: target.clone(),
+                way: way(),
                 depth: 0,
             };
             spawn(flow, client, upstream);

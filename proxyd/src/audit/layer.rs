@@ -8,8 +8,9 @@ use sluice_sniff::Protocol;
 use super::h1::{End, Next};
 use super::h2;
 use super::intercept::{Detail, Subject};
-use super::tls::{Outcome, Sides, of_alpn};
+use super::tls::{Outcome, Sides, With, of_alpn};
 use super::{Flow, InspectSource, inspect, websocket};
+use crate::connect::Opened;
 use crate::error::TaskError;
 use crate::tunnel;
 use crate::user::Permit;
@@ -41,10 +42,31 @@ pub(super) async fn tls(mut flow: Box<Flow>, sides: Sides) {
     let is_blocked = |name: &[u8]| {
         of_alpn(name).is_some_and(|protocol| auditor.policy(protocol, &flow.upstream) == Some(InspectAction::Block))
     };
-    // What a handshake needs is large beside what the stream needs later.
-    let opened = Box::pin(tls.run(&flow.subject(), sides, of_user.as_ref(), &is_blocked)).await;
+    let mut second = None;
+    let opened = {
+        let peers = sides.client.peers.clone();
+        let again = async {
+            let Opened { stream, path, limit } = flow.redial(&peers).await?;
+            second = Some((path, limit));
+            Some(stream)
+        };
+        let with = match &of_user {
+            Some(own) => With::OfUser(own),
+            None => With::Auditors(flow.can_redial().then_some(again)),
+        };
+        // What a handshake needs is large beside what the stream needs later.
+        Box::pin(tls.run(&flow.subject(), sides, with, &is_blocked)).await
+    };
+    if let Some((path, _)) = &second {
+        flow.task.reconnected(path);
+    }
     let (sides, alpn) = match opened {
-        Ok(Outcome::Inside { sides, alpn }) => (sides, alpn),
+        Ok(Outcome::Inside { mut sides, alpn }) => {
+            if let Some((_, limit)) = second {
+                sides.upstream.limit = limit;
+            }
+            (sides, alpn)
+        }
         Ok(Outcome::Bypass(sides, obstacle)) => {
             auditor.stats.bypassed(obstacle);
             return relay(*flow, sides);

@@ -15,9 +15,9 @@ use sluice_config::value::{InspectAction, ResolveAddrError, TlsCertAgent};
 use sluice_io::Stream;
 use sluice_lifecycle::Tasks;
 use sluice_sniff::Protocol;
-use sluice_tls::client::{Connector, SessionCache};
+use sluice_tls::client::{Connector, Site};
 use sluice_tls::config::TicketerConfig;
-use sluice_tls::intercept::{Answered, Hello, HelloError, InterceptionAcceptor, Leaf, refuse};
+use sluice_tls::intercept::{Answered, Hello, HelloError, InterceptionAcceptor, InterceptionConnector, Leaf, refuse};
 use sluice_tls::server::Ticketer;
 use sluice_tls::{Alert, BuildError, HandshakeError, OpensslClientConfig, TlsStream};
 use thiserror::Error;
@@ -61,7 +61,7 @@ pub(super) fn of_alpn(name: &[u8]) -> Option<Protocol> {
 /// How one auditor intercepts TLS.
 pub(crate) struct TlsInterception {
     acceptor: InterceptionAcceptor,
-    connector: Connector,
+    connector: InterceptionConnector,
     leaves: Leaves,
     recording: Option<Arc<Recording>>,
     on_failure: OnCertgendFailure,
@@ -112,6 +112,14 @@ pub(crate) enum SetUpError {
 pub(crate) struct Sides {
     pub(crate) client: Box<Client>,
     pub(crate) upstream: Upstream,
+}
+
+/// By what the upstream is greeted.
+pub(crate) enum With<'a, Again> {
+    /// By the auditor's connector; the future opens the upstream's connection once more, where that can be.
+    Auditors(Option<Again>),
+    /// By what the user has for this site.
+    OfUser(&'a Connector),
 }
 
 /// What came of an interception.
@@ -234,9 +242,8 @@ impl TlsInterception {
         self.obstacles.status()
     }
 
-    /// Intercepts a connection whose client has sent a ClientHello, or the beginning of one. `of_user` is what the user
-    /// has for this site in place of the auditor's own connector. A protocol that `is_blocked` is not offered to the
-    /// upstream if there is another one.
+    /// Intercepts a connection whose client has sent a ClientHello, or the beginning of one. A protocol that `is_blocked`
+    /// is not offered to the upstream if there is another one.
     ///
     /// # Errors
     /// [`TlsError`]; it has been logged.
@@ -244,14 +251,14 @@ impl TlsInterception {
         &self,
         subject: &Subject,
         sides: Sides,
-        of_user: Option<&Connector>,
+        with: With<'_, impl Future<Output = Option<Stream>>>,
         is_blocked: &(dyn Fn(&[u8]) -> bool + Sync),
     ) -> Result<Outcome, TlsError> {
         let mut notes = Notes {
             verify: "not done".to_owned(),
             after: "",
         };
-        let outcome = self.intercept(subject, sides, of_user, is_blocked, &mut notes).await;
+        let outcome = self.intercept(subject, sides, with, is_blocked, &mut notes).await;
         let Notes { verify, after } = notes;
         let detail = || Detail::TlsHandshake { verify };
         match outcome {
@@ -276,21 +283,13 @@ impl TlsInterception {
         &self,
         subject: &Subject,
         Sides { mut client, upstream }: Sides,
-        of_user: Option<&Connector>,
+        with: With<'_, impl Future<Output = Option<Stream>>>,
         is_blocked: &(dyn Fn(&[u8]) -> bool + Sync),
         notes: &mut Notes,
     ) -> Result<Outcome, (TlsError, Option<Box<Client>>)> {
-        let hello = match self.hello(&mut client).await {
+        let (hello, name) = match self.hello(&mut client).await {
             Ok(hello) => hello,
             Err(error) => return Err((error, Some(client))),
-        };
-        let name = match hello.server_name().map(|name| (name, Host::parse(name))) {
-            None => None,
-            Some((_, Ok(host))) => Some(host),
-            Some((name, Err(_))) => {
-                let error = TlsError::Name(name.to_owned());
-                return Err((error, Some(client)));
-            }
         };
         let ends = Ends {
             upstream: &subject.upstream,
@@ -300,15 +299,17 @@ impl TlsInterception {
         if let Some(obstacle) = self.obstacles.passes(ends) {
             return Ok(Outcome::Bypass(Sides { client, upstream }, obstacle));
         }
-        let key = match &name {
-            Some(host) => Key::of_tls(&host.to_string()),
-            None => Key::of_tls(&subject.upstream.host.to_string()),
+        let site = Site {
+            name: name.as_ref().unwrap_or(&subject.upstream.host).clone(),
+            port: subject.upstream.port,
+            named: name.is_some(),
         };
+        let key = Key::of_tls(&site.name.to_string());
         // Without a name nobody checks the upstream's but the client, by a leaf that mirrors what this very upstream
         // has shown: none is known before that.
-        let known = match &name {
-            Some(_) => self.known(&mut client, &key).await,
-            None => Ok(Known::Nothing),
+        let known = match site.named {
+            true => self.known(&mut client, &key).await,
+            false => Ok(Known::Nothing),
         };
         let known = match known {
             Ok(Known::Bypass) => return Ok(Outcome::Bypass(Sides { client, upstream }, Obstacle::NoCertificate)),
@@ -322,53 +323,29 @@ impl TlsInterception {
             return Err((TlsError::Upstream(error), Some(client)));
         }
         let offer = offered(hello.alpn(), &is_blocked);
-        let connector = of_user.unwrap_or(&self.connector);
         let Upstream {
             stream,
             buf,
             reused,
             limit,
         } = upstream;
-        let site = &subject.upstream;
         let handshake = async {
-            match &name {
-                Some(name) => connector.connect(stream, name, site.port, &offer).await,
-                None => connector.connect_unnamed(stream, &site.host, site.port, &offer).await,
+            match with {
+                With::Auditors(again) => self.connector.connect(stream, &site, &offer, again).await,
+                With::OfUser(own) => own.connect_to(stream, &site, &offer).await,
             }
         };
         let secure = match client.while_it_waits(Box::pin(handshake)).await {
-            Ok(Ok(secure)) => secure,
-            Ok(Err(error)) => {
-                match &error {
-                    HandshakeError::Verify(error) => error.reason().clone_into(&mut notes.verify),
-                    HandshakeError::WithoutCertificate(_)
-                        if self.obstacles.requested(ends) == InspectAction::Bypass =>
-                    {
-                        notes.after = NEXT_PASS;
-                    }
-                    _ => {}
-                }
-                return Err((TlsError::Upstream(error), Some(client)));
-            }
+            Ok(shaken) => self.examine(ends, shaken, notes),
             Err(gone) => return Err((TlsError::Gone(Box::new(gone)), None)),
         };
-        notes.verify = secure
-            .verify_error()
-            .map_or_else(|| "ok".to_owned(), |error| error.reason().to_owned());
-        if secure.asked_for_certificate() {
-            notes.after = match self.obstacles.requested(ends) {
-                InspectAction::Block => return Err((TlsError::CertificateRequest, Some(client))),
-                InspectAction::Bypass => {
-                    ", without the client certificate that the upstream asks for; the next ones pass"
-                }
-                InspectAction::Detour | InspectAction::Intercept => {
-                    ", without the client certificate that the upstream asks for"
-                }
-            };
-        }
-        let key = match &name {
-            Some(_) => key,
-            None => key.of_certificate(secure.peer_certificate_der().as_deref()),
+        let secure = match secure {
+            Ok(secure) => secure,
+            Err(error) => return Err((error, Some(client))),
+        };
+        let key = match site.named {
+            true => key,
+            false => key.of_certificate(secure.peer_certificate_der().as_deref()),
         };
         let leaf = match self.leaf(&mut client, &key, known, &secure).await {
             Ok(leaf) => leaf,
@@ -393,12 +370,52 @@ impl TlsInterception {
         })
     }
 
-    /// Reads the client's hello to its end; it stays in the buffer.
-    async fn hello(&self, client: &mut Client) -> Result<Hello, TlsError> {
+    /// What the handshake with the upstream has told.
+    fn examine(
+        &self,
+        ends: Ends<'_>,
+        shaken: Result<TlsStream<Stream>, HandshakeError>,
+        notes: &mut Notes,
+    ) -> Result<TlsStream<Stream>, TlsError> {
+        let secure = shaken.map_err(|error| {
+            match &error {
+                HandshakeError::Verify(error) => error.reason().clone_into(&mut notes.verify),
+                HandshakeError::WithoutCertificate(_) if self.obstacles.requested(ends) == InspectAction::Bypass => {
+                    notes.after = NEXT_PASS;
+                }
+                _ => {}
+            }
+            TlsError::Upstream(error)
+        })?;
+        notes.verify = secure
+            .verify_error()
+            .map_or_else(|| "ok".to_owned(), |error| error.reason().to_owned());
+        if secure.asked_for_certificate() {
+            notes.after = match self.obstacles.requested(ends) {
+                InspectAction::Block => return Err(TlsError::CertificateRequest),
+                InspectAction::Bypass => {
+                    ", without the client certificate that the upstream asks for; the next ones pass"
+                }
+                InspectAction::Detour | InspectAction::Intercept => {
+                    ", without the client certificate that the upstream asks for"
+                }
+            };
+        }
+        Ok(secure)
+    }
+
+    /// Reads the client's hello to its end, and the name in it; it stays in the buffer.
+    async fn hello(&self, client: &mut Client) -> Result<(Hello, Option<Host>), TlsError> {
         client.timer.arm(self.hello_timeout);
         loop {
             match Hello::read(client.buf.filled()) {
-                Ok(Some(hello)) => return Ok(hello),
+                Ok(Some(hello)) => {
+                    let name = hello
+                        .server_name()
+                        .map(|name| Host::parse(name).map_err(|_| TlsError::Name(name.to_owned())))
+                        .transpose()?;
+                    return Ok((hello, name));
+                }
                 Ok(None) if client.buf.filled().len() > MAX_HELLO => return Err(TlsError::LargeHello),
                 Ok(None) => {}
                 Err(error) => return Err(TlsError::Hello(error)),
@@ -530,9 +547,9 @@ impl TlsInterception {
 ///
 /// # Errors
 /// [`BuildError`] names the key, and the file where one is at fault.
-pub(crate) fn connector(config: &AuditorConfig, base: &Path) -> Result<Connector, BuildError> {
+pub(crate) fn connector(config: &AuditorConfig, base: &Path) -> Result<InterceptionConnector, BuildError> {
     let client = OpensslClientConfig::from(&config.tls_interception_client);
-    Connector::build(&client, base, SessionCache::ManySites)
+    InterceptionConnector::build(&client, base)
 }
 
 fn leaf_options(agent: &TlsCertAgent, peer_uid: Option<u32>) -> leaf::Options {

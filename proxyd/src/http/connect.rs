@@ -79,6 +79,11 @@ pub(crate) async fn connect(session: &mut Session, mut client: Box<Client>, requ
     }
     let limit = connected.opened.limit;
     let upstream = (connected.opened.stream, Vec::new(), limit);
-    audit::inspect::start(&session.worker, *client, upstream, task, &request.upstream);
+    let way = || audit::Way {
+        escapers: Arc::clone(&server.escapers),
+        escaper: server.escaper,
+        path_index: request.path_index,
+    };
+    audit::inspect::start(&session.worker, *client, upstream, task, &request.upstream, way);
     After::Gone
 }

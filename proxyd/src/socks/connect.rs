@@ -56,7 +56,14 @@ pub(crate) async fn run(server: &Arc<SocksProxy>, mut client: Client, request: R
     task.set_stage(Stage::Replying);
     let code = sluice_socks::v5::ReplyCode::Succeeded;
     match reply::put(server, &mut client, version, code, Some(bound)).await {
-        Ok(()) => audit::inspect::start(worker, client, (upstream, Vec::new(), limit), task, &target),
+        Ok(()) => {
+            let way = || audit::Way {
+                escapers: Arc::clone(&server.escapers),
+                escaper: server.escaper,
+                path_index: None,
+            };
+            audit::inspect::start(worker, client, (upstream, Vec::new(), limit), task, &target, way);
+        }
         Err(error) => task.failed(&TaskError::ClientWrite(error)),
     }
 }

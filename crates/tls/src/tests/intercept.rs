@@ -6,11 +6,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 use crate::Alert;
+use crate::client::Site;
 use crate::config::{OpensslProtocol, TicketerConfig, TlsVersion};
 use crate::intercept::{Hello, InterceptionAcceptor, Leaf, LeafError, LeafKey, refuse};
 use crate::server::Ticketer;
 
-fn acceptor() -> InterceptionAcceptor {
+pub(super) fn acceptor() -> InterceptionAcceptor {
     let ticketer = Ticketer::new(&TicketerConfig::default()).unwrap();
     InterceptionAcceptor::new(Duration::from_secs(10), ticketer).unwrap()
 }
@@ -28,7 +29,7 @@ fn leaf_of(pair: &CertPairConfig) -> Leaf {
 }
 
 /// Reads as far as the end of the ClientHello, a few bytes at a time.
-async fn read_hello(io: &mut DuplexStream) -> Hello {
+pub(super) async fn read_hello(io: &mut DuplexStream) -> Hello {
     let mut bytes = Vec::new();
     loop {
         let mut few = [0; 100];
@@ -190,13 +191,14 @@ async fn a_server_of_no_name_is_checked_by_its_chain_and_resumed_for_no_name() {
     let (ca, other) = (Ca::new("ca"), Ca::new("other"));
     let server = params(&ca.server(&["other.test"])).openssl().unwrap();
     let connector = connector(&ca.client());
-    let site = host("a.test");
+    let site = Site {
+        name: host("a.test"),
+        port: 443,
+        named: false,
+    };
     for resumed in [false, true] {
         let (near, far) = duplex(64 * 1024);
-        let (client, server) = tokio::join!(
-            sent(connector.connect_unnamed(near, &site, 443, &[])),
-            server.accept(far)
-        );
+        let (client, server) = tokio::join!(sent(connector.connect_to(near, &site, &[])), server.accept(far));
         let (mut client, mut server) = (client.unwrap(), server.unwrap());
         assert_eq!((client.resumed(), server.server_name()), (resumed, None));
         server.write_all(b"x").await.unwrap();
