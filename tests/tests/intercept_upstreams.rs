@@ -152,7 +152,11 @@ async fn servers_and_certificates_of_old_are_spoken_to() {
     let mut so_far = 0;
     for (what, extensions, flags) in [
         ("no ephemeral keys", NAME, &["-tls1_2", "-cipher", "AES128-SHA"][..]),
-        ("a cipher of another mode", NAME, &["-tls1_2", "-cipher", "ECDHE-RSA-AES256-SHA"]),
+        (
+            "a cipher of another mode",
+            NAME,
+            &["-tls1_2", "-cipher", "ECDHE-RSA-AES256-SHA"],
+        ),
         ("a name as a subject only", "basicConstraints=CA:FALSE", &[]),
         (
             "an authority as a server",

@@ -11,14 +11,13 @@
 mod connector;
 mod modern;
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use openssl::hash::MessageDigest;
-use openssl::x509::X509;
+use ring::digest::{SHA256, digest};
 use rustls::server::{Accepted, Acceptor, ClientHello, ProducesTickets, ResolvesServerCert, ServerSessionMemoryCache};
 use rustls::sign::CertifiedKey;
 use rustls::{CipherSuite, ServerConfig, SignatureAlgorithm};
@@ -26,6 +25,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 pub use self::connector::InterceptionConnector;
 use crate::Alert;
@@ -228,14 +228,28 @@ impl Leaf {
 
     /// Reads what tells it from others; `None` if it is no certificate that the library can read.
     pub fn identity(&self) -> Option<Identity> {
-        let leaf = X509::from_der(self.0.certified.end_entity_cert().ok()?).ok()?;
-        let serial = leaf.serial_number().to_bn().ok()?;
-        let fingerprint = leaf.digest(MessageDigest::sha256()).ok()?;
+        // OpenSSL would look for the key's decoder first, which takes as long as a signature.
+        let der = self.0.certified.end_entity_cert().ok()?;
+        let (_, leaf) = X509Certificate::from_der(der).ok()?;
+        let serial = match leaf.raw_serial() {
+            // Positive numbers whose first bit is set begin with a zero (X.690 §8.3).
+            [0, rest @ ..] if !rest.is_empty() => rest,
+            serial => serial,
+        };
         Some(Identity {
-            serial: serial.to_hex_str().ok()?.to_string(),
-            fingerprint: fingerprint.iter().map(|byte| format!("{byte:02X}")).collect(),
+            serial: hex(serial),
+            fingerprint: hex(digest(&SHA256, der).as_ref()),
         })
     }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02X}");
+    }
+    text
 }
 
 impl fmt::Debug for Leaf {

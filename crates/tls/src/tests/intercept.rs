@@ -185,6 +185,22 @@ fn a_leaf_is_refused_that_no_client_could_be_shown() {
     }
 }
 
+#[test]
+fn a_leaf_is_told_from_others_as_openssl_tells_it() {
+    let ca = Ca::new("ca");
+    for _ in 0..8 {
+        let pair = ca.issue(&["a.test"]);
+        let certificate =
+            openssl::x509::X509::from_pem(pem_text(pair.certificate.0.first().unwrap()).as_bytes()).unwrap();
+        let identity = leaf_of(&pair).identity().unwrap();
+        let serial = certificate.serial_number().to_bn().unwrap().to_hex_str().unwrap();
+        assert_eq!(identity.serial, serial.to_string());
+        let digest = certificate.digest(openssl::hash::MessageDigest::sha256()).unwrap();
+        let digest: String = digest.iter().map(|byte| format!("{byte:02X}")).collect();
+        assert_eq!(identity.fingerprint, digest);
+    }
+}
+
 /// TLS-03, TLS-09: without a name nothing is sent and the chain alone is checked; what was not checked vouches for nothing.
 #[tokio::test]
 async fn a_server_of_no_name_is_checked_by_its_chain_and_resumed_for_no_name() {
