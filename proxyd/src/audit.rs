@@ -25,6 +25,7 @@ pub(crate) mod tls;
 mod told;
 mod websocket;
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -184,6 +185,8 @@ pub(crate) struct Flow {
     pub(crate) way: Way,
     /// How many layers have been opened: 0 where the client's tunnel begins.
     pub(crate) depth: usize,
+    /// The upstream's local and remote address, of a tunnel that has no socket of its own.
+    pub(crate) shared: Option<[SocketAddr; 2]>,
 }
 
 impl Flow {

@@ -100,17 +100,20 @@ impl Client {
         };
         match read {
             Ok(0) => TaskError::ClosedByClient,
-            Ok(_) => match stream.tcp().ready(Interest::ERROR).await {
-                Ok(_) => TaskError::ClientRead(
-                    stream
-                        .tcp()
-                        .take_error()
-                        .ok()
-                        .flatten()
-                        .unwrap_or_else(|| io::ErrorKind::ConnectionReset.into()),
-                ),
-                Err(error) => TaskError::ClientRead(error),
-            },
+            Ok(_) => {
+                let Some(tcp) = stream.tcp() else {
+                    return std::future::pending().await;
+                };
+                match tcp.ready(Interest::ERROR).await {
+                    Ok(_) => TaskError::ClientRead(
+                        tcp.take_error()
+                            .ok()
+                            .flatten()
+                            .unwrap_or_else(|| io::ErrorKind::ConnectionReset.into()),
+                    ),
+                    Err(error) => TaskError::ClientRead(error),
+                }
+            }
             Err(error) => TaskError::ClientRead(error),
         }
     }

@@ -92,7 +92,7 @@ impl Server {
 
 /// Sets options on the socket of a client of `server`.
 pub(crate) fn set_options(server: &str, stream: &Stream, options: &TcpOptions) {
-    let tcp = stream.tcp();
+    let Some(tcp) = stream.tcp() else { return };
     // The addresses that a PROXY protocol header tells are not the socket's.
     let v6 = tcp.local_addr().is_ok_and(|own| own.ip().to_canonical().is_ipv6());
     if let Err(error) = options.apply(tcp.into(), v6) {

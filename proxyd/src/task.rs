@@ -13,6 +13,7 @@ use sluice_config::value::{SpeedLimitTcp, SpeedLimitUdp};
 use sluice_io::pump::PumpOptions;
 use sluice_io::throttle::{DatagramLimits, DatagramRate, PacketRate, Rate, SharedLimit};
 use sluice_telemetry::value::{Timestamp, Uuid};
+use tokio::sync::oneshot;
 
 use crate::connect::{ConnectError, Path};
 use crate::error::TaskError;
@@ -57,7 +58,12 @@ pub(crate) struct Task {
     inner: Option<Box<InnerRequest>>,
     /// Wants to know how it goes on and ends.
     onlooker: Option<Onlooker>,
+    /// Set for a tunnel inside of another task's connection.
+    inside: Option<Inside>,
 }
+
+/// Who waits for the end of a tunnel inside of a task's connection; nobody any more once it has been told.
+struct Inside(Option<oneshot::Sender<String>>);
 
 /// Is told of half-closes and of the end, whichever comes.
 pub(crate) type Onlooker = Box<dyn Fn(&dyn fmt::Display) + Send + Sync>;
@@ -127,6 +133,7 @@ impl Task {
             record,
             inner: None,
             onlooker: None,
+            inside: None,
         };
         if udp {
             task.traffic.count_packets();
@@ -135,6 +142,25 @@ impl Task {
             task.log(Event::Created);
         }
         task
+    }
+
+    /// The task of one of several tunnels inside of this one's connection. It has the same id and user, but no record of
+    /// its own, and nothing that it does counts twice. What is returned tells why it failed; it is closed at its end.
+    pub(crate) fn inside(&self) -> (Self, oneshot::Receiver<String>) {
+        let (told, ended) = oneshot::channel();
+        let task = Self {
+            id: self.id,
+            server: Arc::clone(&self.server),
+            created: Instant::now(),
+            traffic: self.traffic.inside(),
+            upload_done: Tally::default(),
+            path: Path::default(),
+            record: None,
+            inner: None,
+            onlooker: None,
+            inside: Some(Inside(Some(told))),
+        };
+        (task, ended)
     }
 
     /// The server that it belongs to.
@@ -149,13 +175,18 @@ impl Task {
 
     /// How bytes are moved from and to the client if its upstream connection has the limit `upstream`.
     pub(crate) fn pumps(&self, upstream: Option<SpeedLimitTcp>) -> (PumpOptions, PumpOptions) {
+        if self.inside.is_some() {
+            // The connection that it is inside of is limited.
+            return Default::default();
+        }
         let user = self.permit().and_then(|permit| permit.user.speed_limit());
         self.server.options.pumps([user, upstream])
     }
 
     /// The limits that it shares with the user's other tasks: of bytes from the client, and of bytes to it.
     pub(crate) fn shared_limits(&self) -> (Option<Arc<SharedLimit>>, Option<Arc<SharedLimit>>) {
-        let limits = self.permit().map(Permit::shared_limits);
+        let permit = self.permit().filter(|_| self.inside.is_none());
+        let limits = permit.map(Permit::shared_limits);
         let (up, down) = limits.unwrap_or_default();
         (up.map(Arc::clone), down.map(Arc::clone))
     }
@@ -348,7 +379,7 @@ impl Task {
             record.stage = Stage::Relaying;
             record.ready = ready;
         }
-        if let Some(permit) = &mut self.traffic.permit {
+        if let Some(permit) = self.traffic.permit_mut() {
             permit.ready(ready);
         }
     }
@@ -365,6 +396,12 @@ impl Task {
     pub(crate) fn failed(&mut self, error: &TaskError) {
         if let Some(onlooker) = self.onlooker.take() {
             onlooker(error);
+        }
+        if let Some(Inside(told)) = &mut self.inside
+            && let Some(told) = told.take()
+        {
+            // Nobody may be there to hear it.
+            let _ = told.send(error.to_string());
         }
         if let (Some(permit), TaskError::Connect(ConnectError::ForbiddenAddress { .. })) = (self.permit(), error) {
             permit.address_refused();
@@ -441,7 +478,9 @@ impl Task {
 
 impl Drop for Task {
     fn drop(&mut self) {
-        self.server.stats.mine().task_ended.add(1);
+        if self.inside.is_none() {
+            self.server.stats.mine().task_ended.add(1);
+        }
         if let Some(onlooker) = self.onlooker.take() {
             onlooker(&TaskError::ServerQuit);
         }

@@ -107,7 +107,9 @@ pub(crate) async fn accept(tls: &TlsAcceptor, stream: Stream, common: &ServerCom
     let handshake = async {
         // What a handshake needs is large (tens of KiB with OpenSSL), and many a connection never says a word.
         // A look at the first byte waits for it; a socket just accepted counts as ready until proved otherwise.
-        stream.tcp().peek(&mut [0]).await.map_err(HandshakeError::Io)?;
+        if let Some(tcp) = stream.tcp() {
+            tcp.peek(&mut [0]).await.map_err(HandshakeError::Io)?;
+        }
         tls.accept(stream).await
     };
     match timeout(limit, handshake)

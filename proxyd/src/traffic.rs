@@ -34,7 +34,9 @@ pub(crate) struct Traffic {
     server: Arc<ServerStats>,
     escaper: Option<Arc<EscaperStats>>,
     /// The user's leave, if the server has users.
-    pub(crate) permit: Option<Box<Permit>>,
+    pub(crate) permit: Option<Arc<Permit>>,
+    /// Whether all of it passes through another task's connection, which counts it.
+    inside: bool,
     c_rd: Tally,
     c_wr: Tally,
     r_rd: Tally,
@@ -76,13 +78,28 @@ impl Traffic {
         Self {
             server: Arc::clone(server),
             escaper: None,
-            permit: permit.map(Box::new),
+            permit: permit.map(Arc::new),
+            inside: false,
             c_rd: Tally::default(),
             c_wr: Tally::default(),
             r_rd: Tally::default(),
             r_wr: Tally::default(),
             packets: None,
         }
+    }
+
+    /// The traffic of a stream inside of the connection that this one is of: nothing of it counts twice.
+    pub(crate) fn inside(&self) -> Self {
+        Self {
+            permit: self.permit.clone(),
+            inside: true,
+            ..Self::new(&self.server, None)
+        }
+    }
+
+    /// The leave while it is the task's alone: until there are tunnels inside.
+    pub(crate) fn permit_mut(&mut self) -> Option<&mut Permit> {
+        self.permit.as_mut().and_then(Arc::get_mut)
     }
 
     /// The task is one that moves datagrams.
@@ -171,7 +188,7 @@ impl Traffic {
     pub(crate) fn set_escaper(&mut self, escaper: &Arc<EscaperStats>) {
         if self.escaper.as_ref().is_none_or(|known| !Arc::ptr_eq(known, escaper)) {
             self.escaper = Some(Arc::clone(escaper));
-            if let Some(permit) = &mut self.permit {
+            if let Some(permit) = self.permit_mut() {
                 permit.set_escaper(escaper);
             }
         }
@@ -179,6 +196,9 @@ impl Traffic {
 
     /// `n` bytes of payload came from the client.
     pub(crate) fn read_client(&self, n: u64) {
+        if self.inside {
+            return;
+        }
         self.c_rd.add(n);
         self.read_overhead(n);
         if let Some(permit) = &self.permit {
@@ -188,6 +208,9 @@ impl Traffic {
 
     /// `n` bytes of payload went to the client.
     pub(crate) fn wrote_client(&self, n: u64) {
+        if self.inside {
+            return;
+        }
         self.c_wr.add(n);
         self.wrote_overhead(n);
         if let Some(permit) = &self.permit {
@@ -197,16 +220,25 @@ impl Traffic {
 
     /// `n` bytes came from the client that are talk with the proxy: they count for the server alone.
     pub(crate) fn read_overhead(&self, n: u64) {
+        if self.inside {
+            return;
+        }
         self.server.mine().tcp_in.add(n);
     }
 
     /// The same towards the client.
     pub(crate) fn wrote_overhead(&self, n: u64) {
+        if self.inside {
+            return;
+        }
         self.server.mine().tcp_out.add(n);
     }
 
     /// `n` bytes of payload came from the remote.
     pub(crate) fn read_remote(&self, n: u64) {
+        if self.inside {
+            return;
+        }
         self.r_rd.add(n);
         if let Some(escaper) = &self.escaper {
             escaper.mine().tcp_in.add(n);
@@ -218,6 +250,9 @@ impl Traffic {
 
     /// `n` bytes of payload went to the remote.
     pub(crate) fn wrote_remote(&self, n: u64) {
+        if self.inside {
+            return;
+        }
         self.r_wr.add(n);
         if let Some(escaper) = &self.escaper {
             escaper.mine().tcp_out.add(n);

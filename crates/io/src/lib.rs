@@ -25,4 +25,4 @@ pub mod throttle;
 pub mod udp;
 pub mod wheel;
 
-pub use stream::{SecureIo, Stream};
+pub use stream::{InsideIo, SecureIo, Stream};

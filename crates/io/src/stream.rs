@@ -15,12 +15,17 @@ pub trait SecureIo: AsyncRead + AsyncWrite + Send + Sync + Unpin {
     fn transport(&self) -> &Stream;
 }
 
+/// A stream of bytes inside of a connection that carries others too, such as a tunnel in a stream of HTTP/2.
+pub trait InsideIo: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
+
 /// A connection to a client, to an origin or to a next proxy.
 pub enum Stream {
     /// TCP without anything on top; such streams can be spliced.
     Plain(TcpStream),
     /// TLS.
     Secure(Box<dyn SecureIo>),
+    /// A part of another connection.
+    Inside(Box<dyn InsideIo>),
 }
 
 impl Stream {
@@ -29,16 +34,18 @@ impl Stream {
     pub fn plain(&self) -> Option<&TcpStream> {
         match self {
             Self::Plain(tcp) => Some(tcp),
-            Self::Secure(_) => None,
+            Self::Secure(_) | Self::Inside(_) => None,
         }
     }
 
-    /// The TCP socket at the bottom, for its options and addresses; reading or writing it breaks what lies on top.
+    /// The TCP socket at the bottom, for its options and addresses; reading or writing it breaks what lies on top. None if
+    /// the connection is shared with others.
     #[must_use]
-    pub fn tcp(&self) -> &TcpStream {
+    pub fn tcp(&self) -> Option<&TcpStream> {
         match self {
-            Self::Plain(tcp) => tcp,
+            Self::Plain(tcp) => Some(tcp),
             Self::Secure(tls) => tls.transport().tcp(),
+            Self::Inside(_) => None,
         }
     }
 }
@@ -66,6 +73,7 @@ impl Stream {
                 }
             },
             Self::Secure(tls) => Pin::new(tls).poll_write(cx, bytes),
+            Self::Inside(part) => Pin::new(part).poll_write(cx, bytes),
         }
     }
 }
@@ -81,6 +89,7 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_read(cx, buf),
             Self::Secure(tls) => Pin::new(tls).poll_read(cx, buf),
+            Self::Inside(part) => Pin::new(part).poll_read(cx, buf),
         }
     }
 }
@@ -90,6 +99,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_write(cx, buf),
             Self::Secure(tls) => Pin::new(tls).poll_write(cx, buf),
+            Self::Inside(part) => Pin::new(part).poll_write(cx, buf),
         }
     }
 
@@ -103,6 +113,7 @@ impl AsyncWrite for Stream {
             Self::Plain(tcp) if let [piece] = pieces => Pin::new(tcp).poll_write(cx, piece),
             Self::Plain(tcp) => Pin::new(tcp).poll_write_vectored(cx, pieces),
             Self::Secure(tls) => Pin::new(tls).poll_write_vectored(cx, pieces),
+            Self::Inside(part) => Pin::new(part).poll_write_vectored(cx, pieces),
         }
     }
 
@@ -115,6 +126,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(_) => Poll::Ready(Ok(())),
             Self::Secure(tls) => Pin::new(tls).poll_flush(cx),
+            Self::Inside(part) => Pin::new(part).poll_flush(cx),
         }
     }
 
@@ -122,6 +134,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
             Self::Secure(tls) => Pin::new(tls).poll_shutdown(cx),
+            Self::Inside(part) => Pin::new(part).poll_shutdown(cx),
         }
     }
 }

@@ -7,11 +7,13 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use sluice_bus::{FlowDump, FlowMeta, Policy, Recorded, Side, UdpDump, UdpDumpStats};
 use sluice_config::value::{ByteSize, ResolveAddrError};
+use sluice_io::Stream;
 use sluice_sniff::{Hints, Limits, Protocol, Verdict, of_client, of_server};
 use sluice_sys::udp::{UdpBind, connect};
 use sluice_telemetry::metrics::Shards;
 use sluice_telemetry::warn;
 use sluice_wire::dump::{Addresses, DEFAULT_PACKET_SIZE, Direction, Dissector};
+use tokio::net::TcpStream;
 
 use super::Flow;
 use super::config::{AuditorConfig, OnAuditdFailure};
@@ -154,7 +156,7 @@ impl Flow {
             upstream: self.upstream.to_string(),
             protocol: protocol.map_or("_unknown", Protocol::as_str).to_owned(),
             rule: Some(self.rule(protocol)),
-            addresses: addresses(&sides),
+            addresses: self.addresses(&sides),
             dissector: protocol
                 .and_then(dissector)
                 .unwrap_or(Dissector::TlsPort(self.upstream.port)),
@@ -193,6 +195,23 @@ impl Flow {
 }
 
 impl Flow {
+    /// The local and the remote address of an upstream connection of its stream, or of the one that it is inside of.
+    pub(super) fn upstream_ends(&self, upstream: &Stream) -> Option<[SocketAddr; 2]> {
+        upstream.tcp().map(ends).or(self.shared)
+    }
+
+    /// The four ends.
+    fn addresses(&self, sides: &Sides) -> Addresses {
+        let none = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+        let [local, remote] = self.upstream_ends(&sides.upstream.stream).unwrap_or([none; 2]);
+        Addresses {
+            client: sides.client.peers.client,
+            server: sides.client.peers.server,
+            local,
+            remote,
+        }
+    }
+
     /// What has decided that the stream is looked into, and how: keys of the configuration, with commas between them.
     fn rule(&self, protocol: Option<Protocol>) -> String {
         let permit = self.task.permit();
@@ -236,14 +255,8 @@ fn sniff(direction: Direction, data: &[u8]) -> Option<Dissector> {
     }
 }
 
-/// The four ends; one that the system no longer knows is all zeros.
-fn addresses(sides: &Sides) -> Addresses {
+/// The local and the remote address of a connection; one that the system no longer knows is all zeros.
+fn ends(tcp: &TcpStream) -> [SocketAddr; 2] {
     let none = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
-    let upstream = sides.upstream.stream.tcp();
-    Addresses {
-        client: sides.client.peers.client,
-        server: sides.client.peers.server,
-        local: upstream.local_addr().unwrap_or(none),
-        remote: upstream.peer_addr().unwrap_or(none),
-    }
+    [tcp.local_addr(), tcp.peer_addr()].map(|end| end.unwrap_or(none))
 }

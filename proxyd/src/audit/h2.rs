@@ -7,6 +7,7 @@
 
 mod adapt;
 mod body;
+mod connect;
 mod guard;
 mod head;
 mod run;
@@ -22,10 +23,13 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use h2::{Ping, PingPong, Reason, client, server};
+use sluice_addr::Upstream;
 use sluice_config::value::H2Interception;
+use sluice_io::Stream;
 use sluice_io::cork::{Cork, Corked, corked};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 
 pub(crate) use self::adapt::Adapter;
@@ -44,6 +48,10 @@ const NO_SETTINGS: usize = usize::MAX - 1;
 pub(crate) trait Watch {
     /// What is done with an extended CONNECT for `protocol` (RFC 8441 §4).
     fn admit(&self, protocol: &str) -> Admission;
+
+    /// A CONNECT to `target` is through: these are its two ends, which are somebody's from now on. What is returned tells why
+    /// the tunnel failed; it is closed at its end.
+    fn tunnel(&self, target: Upstream, client: Stream, upstream: Stream) -> oneshot::Receiver<String>;
 
     /// A stream has ended.
     fn stream_ended(&self, note: StreamNote);

@@ -50,6 +50,7 @@ pub(crate) fn start(
                 upstream: target.clone(),
                 way: way(),
                 depth: 0,
+                shared: None,
             };
             spawn(flow, client, upstream);
         }

@@ -62,7 +62,7 @@ pub(crate) async fn connect(session: &mut Session, mut client: Box<Client>, requ
     };
     let mut path = connected.opened.path;
     if task.is_logged() || server.options.tells_path() {
-        path.local = connected.opened.stream.tcp().local_addr().ok();
+        path.local = connected.opened.stream.tcp().and_then(|tcp| tcp.local_addr().ok());
     }
     task.connected(&connected.escaper.stats, &path, None);
     task.set_stage(Stage::Replying);

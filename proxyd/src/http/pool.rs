@@ -148,6 +148,6 @@ fn is_quiet(stream: &Stream) -> bool {
             matches!(tcp.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
         }
         // What lies under TLS may be a session ticket; whether the connection is still good shows at its use.
-        Stream::Secure(_) => true,
+        Stream::Secure(_) | Stream::Inside(_) => true,
     }
 }

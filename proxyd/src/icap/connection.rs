@@ -43,7 +43,7 @@ impl Connection {
             && match &self.wire {
                 Wire::Net(Stream::Plain(tcp)) => blocks(tcp.try_read(&mut [0])),
                 // What lies under TLS may be a session ticket; whether the connection is still good shows at its use.
-                Wire::Net(Stream::Secure(_)) => true,
+                Wire::Net(Stream::Secure(_) | Stream::Inside(_)) => true,
                 Wire::Unix(unix) => blocks(unix.try_read(&mut [0])),
             }
     }

@@ -95,7 +95,7 @@ async fn open(
         }
     };
     let mut path = connected.opened.path;
-    path.local = connected.opened.stream.tcp().local_addr().ok();
+    path.local = connected.opened.stream.tcp().and_then(|tcp| tcp.local_addr().ok());
     task.connected(&connected.escaper.stats, &path, None);
     let bound = path.local.unwrap_or_else(|| (Ipv4Addr::UNSPECIFIED, 0).into());
     Ok((connected.opened.stream, bound, connected.opened.limit))

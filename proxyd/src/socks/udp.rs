@@ -111,7 +111,10 @@ fn prepare(
     let command = v5::Command::UdpAssociate;
     let expected = v5::Request { command, target }.udp_client()?;
     server.escapers.carries_udp(server.escaper)?;
-    let own = client.stream.tcp().local_addr().map_err(TaskError::UdpSocket)?;
+    let own = match client.stream.tcp() {
+        Some(tcp) => tcp.local_addr().map_err(TaskError::UdpSocket)?,
+        None => client.peers.server,
+    };
     let options = task.permit().and_then(|permit| permit.user.config.udp_client_misc_opts);
     let socket = server.udp.open(&wanted, expected, canonical(own), options);
     let socket = socket.map_err(TaskError::UdpSocket)?;
@@ -160,7 +163,7 @@ impl SetUp<'_> {
             socket.connect(first.from.address).map_err(TaskError::UdpSocket)?;
         }
         self.task.set_udp_client(first.from.address, &first.target);
-        if let (Some(login), Some(permit)) = (&mut login, &mut self.task.traffic.permit) {
+        if let (Some(login), Some(permit)) = (&mut login, self.task.traffic.permit_mut()) {
             login.set_target(permit, &first.target);
         }
         let outlet = self.open(&first.target).await?;

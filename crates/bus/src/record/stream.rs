@@ -138,7 +138,7 @@ fn poll_write_held(
 impl SecureIo for Recorded {
     fn transport(&self) -> &Stream {
         match &self.inner {
-            plain @ Stream::Plain(_) => plain,
+            bottom @ (Stream::Plain(_) | Stream::Inside(_)) => bottom,
             Stream::Secure(tls) => tls.transport(),
         }
     }

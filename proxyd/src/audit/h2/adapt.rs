@@ -13,14 +13,15 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
+use h2::RecvStream;
 use h2::client::SendRequest;
 use h2::ext::Protocol;
 use h2::server::SendResponse;
-use http::{Method, StatusCode, request};
+use http::{Method, StatusCode, request, response};
 use sluice_telemetry::value::Uuid;
 
 use super::body::pass;
-use super::stream::{Answer, Exchange, StreamError, client_error, client_head, upstream_error};
+use super::stream::{Answer, Exchange, StreamError, StreamNote, client_error, client_head, upstream_error};
 use super::upload::{Stop, Upload};
 use crate::error::TaskError;
 use crate::http::adapt::Adaptation;
@@ -80,7 +81,11 @@ pub(super) async fn run(
             });
         }
     };
-    let method = head.method.clone();
+    let asked = Asked {
+        method: head.method.clone(),
+        text,
+        shared,
+    };
     let ends = body.is_none() && tunnel.is_none();
     let (response, mut to_upstream) = note.open(head, ends, requests, settings).await?;
     let is_tunnel = tunnel.is_some();
@@ -110,19 +115,76 @@ pub(super) async fn run(
         };
         return upload.finish(download, note).await;
     }
-    let has_body = !from_upstream.is_end_stream() && !is_bodiless(&method, parts.status);
+    self::respond(upload, (parts, from_upstream), (respond, note), &asked, &adapter).await
+}
+
+/// A request that services have seen.
+pub(super) struct Asked {
+    method: Method,
+    /// Its head as they see it.
+    text: Vec<u8>,
+    /// Field lines that REQMOD has given for RESPMOD.
+    shared: Vec<u8>,
+}
+
+/// Shows a CONNECT to the services. What goes on of it; nothing if they have answered it.
+pub(super) async fn ask_about_connect(
+    exchange: &mut Exchange<'_>,
+    head: request::Parts,
+    adapter: &Adapter<'_>,
+) -> Result<Option<(request::Parts, Asked)>, StreamError> {
+    let text = request_text(&head);
+    let ask = adapter.ask(&text);
+    let Adaptation { services, tasks } = adapter.adaptation;
+    let asking = services.reqmod(&ask, None::<Incoming>, tasks);
+    let Adapted { verdict, body, shared } = unless_reset(exchange.respond, asking).await??;
+    let (head, text) = match verdict {
+        Verdict::Unchanged => (head, text),
+        Verdict::Request(bytes) => (adapted_request(&bytes, head, body.is_some())?.head, bytes),
+        Verdict::Response(bytes) => {
+            let reply = Reply::new(&bytes, &head.method, body.is_some())?;
+            if reply.status.is_success() {
+                let error = IcapError::UnfitResponse("a tunnel that nobody has opened".to_owned());
+                return Err(TaskError::from(error).into());
+            }
+            exchange.note.status = Some(reply.status);
+            reply.send(body, exchange.respond).await.map_err(|stop| match stop {
+                Stop::Receiver(reason) => StreamError::ClientReset(reason),
+                Stop::Source(error) => error,
+            })?;
+            return Ok(None);
+        }
+    };
+    let asked = Asked {
+        method: head.method.clone(),
+        text,
+        shared,
+    };
+    Ok(Some((head, asked)))
+}
+
+/// Passes a response on as the services want it.
+pub(super) async fn respond<F: Future<Output = Result<(), Stop>>>(
+    mut upload: Upload<'_, F>,
+    (parts, from_upstream): (response::Parts, RecvStream),
+    (respond, note): (&mut SendResponse<Bytes>, &mut StreamNote),
+    Asked { method, text, shared }: &Asked,
+    adapter: &Adapter<'_>,
+) -> Result<(), StreamError> {
+    let Adaptation { services, tasks } = adapter.adaptation;
+    let has_body = !from_upstream.is_end_stream() && !is_bodiless(method, parts.status);
     let source = has_body.then(|| Incoming::of_upstream(from_upstream));
     let response_text = response_text(&parts);
     let ask = Ask {
         response_head: &response_text,
-        shared: &shared,
-        ..adapter.ask(&text)
+        shared,
+        ..adapter.ask(text)
     };
     let asking = unless_reset(respond, services.respmod(&ask, source, tasks));
     let Adapted { verdict, body, .. } = upload.beside(asking).await???;
     let reply = match verdict {
         Verdict::Unchanged => Reply::unchanged(parts, body.is_some()),
-        Verdict::Response(bytes) => Reply::new(&bytes, &method, body.is_some())?.behind(&parts),
+        Verdict::Response(bytes) => Reply::new(&bytes, method, body.is_some())?.behind(&parts),
         Verdict::Request(_) => return Err(TaskError::from(IcapError::Parts).into()),
     };
     note.status = Some(reply.status);

@@ -1,26 +1,34 @@
 //! HTTP/2 interception of one layer of a task: bytes are counted and limited, streams are logged.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use sluice_addr::Upstream;
 use sluice_config::value::InspectAction;
+use sluice_io::Stream;
+use sluice_io::buffer::ReadBuffer;
 use sluice_io::metered::{Metered, Tap};
 use sluice_sniff::Protocol;
 use sluice_telemetry::keys::{self, Fields};
 use sluice_telemetry::slog;
 use sluice_telemetry::value::Dur;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::oneshot;
 
 use super::{Adapter, Admission, Counts, H2Error, StreamKind, StreamNote, Terms, Watch, intercept};
 use crate::audit::inspect::Found;
 use crate::audit::intercept::{Detail, Subject};
 use crate::audit::tls::Sides;
-use crate::audit::{Flow, InspectSource};
+use crate::audit::{Flow, InspectSource, inspect};
+use crate::client::Client;
 use crate::error::TaskError;
 use crate::http::adapt::Adaptation;
+use crate::task::Peers;
 use crate::traffic::Traffic;
 use crate::user::Permit;
 
@@ -32,6 +40,8 @@ pub(crate) async fn run(flow: &Flow, subject: &Subject, sides: Sides) -> Result<
     let task = &flow.task;
     let Sides { client, mut upstream } = sides;
     let mut client = *client;
+    let shared = flow.upstream_ends(&upstream.stream);
+    let peers = client.peers.clone();
     let icap = &flow.auditor.icap;
     let adapter = Adapter {
         task: task.id,
@@ -52,7 +62,12 @@ pub(crate) async fn run(flow: &Flow, subject: &Subject, sides: Sides) -> Result<
     let client = Metered::new(client.stream, OfClient(traffic), &up, shared_up);
     let upstream = Metered::new(upstream.stream, OfUpstream(traffic), &down, shared_down);
     let (client, upstream) = (Ahead::new(from_client, client), Ahead::new(from_upstream, upstream));
-    let log = Log { flow, subject };
+    let log = Log {
+        flow,
+        subject,
+        peers: &peers,
+        shared,
+    };
     let terms = Terms {
         settings: &flow.auditor.config.h2_interception,
         idle: task.stall_limit(),
@@ -145,6 +160,9 @@ impl Tap for OfUpstream<'_> {
 struct Log<'a> {
     flow: &'a Flow,
     subject: &'a Subject,
+    peers: &'a Peers,
+    /// The upstream's local and remote address.
+    shared: Option<[SocketAddr; 2]>,
 }
 
 impl Watch for Log<'_> {
@@ -162,6 +180,34 @@ impl Watch for Log<'_> {
             }
             _ => Admission::Passed,
         }
+    }
+
+    fn tunnel(&self, target: Upstream, client: Stream, upstream: Stream) -> oneshot::Receiver<String> {
+        let Flow {
+            task,
+            auditor,
+            worker,
+            depth,
+            ..
+        } = self.flow;
+        let (task, ended) = task.inside();
+        let client = Client {
+            stream: client,
+            buf: ReadBuffer::default(),
+            timer: worker.wheel.timer(),
+            peers: self.peers.clone(),
+            waiting_since: Instant::now(),
+        };
+        let flow = Flow {
+            task,
+            auditor: Arc::clone(auditor),
+            worker: Arc::clone(worker),
+            upstream: target,
+            depth: *depth,
+            shared: self.shared,
+        };
+        inspect::spawn(flow, client, (upstream, Vec::new(), None));
+        ended
     }
 
     fn stream_ended(&self, mut note: StreamNote) {

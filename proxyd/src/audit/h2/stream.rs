@@ -21,7 +21,7 @@ use super::adapt;
 use super::body::pass;
 use super::head::{self, Malformed};
 use super::upload::Upload;
-use super::{Admission, Terms, Watch};
+use super::{Admission, Terms, Watch, connect};
 use crate::audit::websocket::Handshake;
 use crate::error::TaskError;
 use crate::http::reply::status_of;
@@ -94,6 +94,9 @@ pub(crate) enum StreamError {
     Protocol(Box<str>),
     #[error("the upstream switches protocols, which HTTP/2 does not know")]
     SwitchingProtocols,
+    /// What it was is said by who looked into it.
+    #[error("{0}")]
+    Tunnel(String),
     #[error("the upstream's stream failed: {0}")]
     Upstream(h2::Error),
     #[error("reset by the upstream: {0}")]
@@ -185,14 +188,15 @@ pub(super) async fn exchange<W: Watch>(
     let result = async {
         let head = admit(head, &note.kind, terms.settings, watch)?;
         let requests = requests.ok_or(StreamError::GoneAway)?;
-        let adapter = terms.adapter.filter(|_| note.kind != StreamKind::Connect);
+        let is_connect = note.kind == StreamKind::Connect;
         let exchange = Exchange {
             body,
             respond: &mut respond,
             note,
             settings: terms.settings,
         };
-        match adapter {
+        match terms.adapter {
+            adapter if is_connect => Box::pin(connect::run(exchange, head, requests, adapter, watch)).await,
             // A large future that most streams have no use for.
             Some(adapter) => Box::pin(adapt::run(exchange, head, requests, adapter)).await,
             None => exchange.run(head, requests).await,
@@ -271,6 +275,8 @@ fn refuse(error: &StreamError, respond: &mut SendResponse<Bytes>, can_respond: b
             respond.send_reset(error.reason().unwrap_or(Reason::CANCEL));
             return None;
         }
+        // Both ends of a tunnel say themselves how they end.
+        StreamError::Tunnel(_) => return None,
         StreamError::UpstreamReset(reason) => {
             respond.send_reset(*reason);
             return None;

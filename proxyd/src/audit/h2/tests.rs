@@ -39,6 +39,10 @@ impl Watch for &'static Seen {
         }
     }
 
+    fn tunnel(&self, _: sluice_addr::Upstream, _: Stream, _: Stream) -> oneshot::Receiver<String> {
+        unreachable!("no test here opens a tunnel")
+    }
+
     fn stream_ended(&self, note: StreamNote) {
         self.0.lock().unwrap().push(note);
     }

@@ -25,13 +25,17 @@ const OF_CONNECTION: [HeaderName; 6] = [
     UPGRADE,
 ];
 
-/// A request's head as services see it. An extended CONNECT looks like the request for an Upgrade that it stands for.
+/// A request's head as services see it. An extended CONNECT looks like the request for an Upgrade that it stands for; a
+/// plain one has its target in the request line.
 pub(super) fn request_text(head: &request::Parts) -> Vec<u8> {
     let method = match head.extensions.get::<Protocol>() {
         Some(_) => Method::GET.as_str(),
         None => head.method.as_str(),
     };
-    let path = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    let path = match (method, head.uri.authority()) {
+        ("CONNECT", Some(target)) => target.as_str(),
+        _ => head.uri.path_and_query().map_or("/", PathAndQuery::as_str),
+    };
     let mut out = format!("{method} {path} HTTP/1.1\r\n").into_bytes();
     // A `host` beside it is the same.
     if let Some(authority) = head.uri.authority() {
@@ -107,6 +111,7 @@ pub(super) fn adapted_request(bytes: &[u8], mut original: request::Parts, has_bo
     let is_tunnel = original.extensions.get::<Protocol>().is_some();
     let is_fit = match is_tunnel {
         true => head.method == sluice_http1::Method::Get && !has_body,
+        false if original.method == Method::CONNECT => head.method.awaits() == Awaits::Connect && !has_body,
         false => head.method.awaits() != Awaits::Connect,
     };
     if !is_fit {
@@ -117,7 +122,12 @@ pub(super) fn adapted_request(bytes: &[u8], mut original: request::Parts, has_bo
             Method::from_bytes(head.method.as_str().as_bytes()).map_err(|error| unfit(error.to_string()))?;
     }
     let mut headers = fields(head.fields());
-    if let Some(host) = headers.remove(HOST) {
+    if !is_tunnel && original.method == Method::CONNECT {
+        // Its target alone says where it goes.
+        let host = headers.remove(HOST).filter(|_| original.headers.contains_key(HOST));
+        headers.extend(host.map(|host| (HOST, host)));
+        original.uri = Uri::try_from(head.raw_target.as_bytes()).map_err(|error| unfit(error.to_string()))?;
+    } else if let Some(host) = headers.remove(HOST) {
         let authority = Authority::try_from(host.as_bytes()).map_err(|error| unfit(error.to_string()))?;
         // It was there or not (H2-07), and stays so.
         if original.headers.contains_key(HOST) {
