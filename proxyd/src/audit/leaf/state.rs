@@ -165,8 +165,9 @@ impl State {
         }
     }
 
-    /// Somebody has waited long enough.
+    /// Somebody has waited long enough. The next one must not do the same because the clock has not ticked meanwhile.
     pub(super) fn give_up(&mut self, key: &Key, waited: Duration, now: Instant) -> Outcome {
+        self.silent |= waited >= self.options.query_timeout;
         self.or_old(key, MintFailure::TimedOut(waited), now)
     }
 

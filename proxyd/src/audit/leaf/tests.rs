@@ -313,6 +313,24 @@ fn an_old_leaf_goes_on_while_the_generator_is_away_or_fails_but_not_against_its_
 }
 
 #[test]
+fn a_silent_generator_is_waited_for_once() {
+    let (mut state, at) = state(8);
+    let wait = |state: &mut State, host: &str, now| match state.begin(&Key::of_tls(host), None, now) {
+        Begun::Awaited { wait, .. } => wait,
+        Begun::Known(_) => panic!("`{host}` is not known"),
+    };
+    let whole = Options::default().wait_timeout;
+    assert_eq!(wait(&mut state, "a.test", at(0)), whole);
+    assert_eq!(wait(&mut state, "b.test", at(1)), whole);
+    let outcome = state.give_up(&Key::of_tls("a.test"), whole, at(4));
+    assert!(matches!(outcome, Err(MintFailure::TimedOut(_))), "{outcome:?}");
+    assert!(wait(&mut state, "c.test", at(4)) < whole);
+    // Until it is heard again.
+    settle(&mut state, "d.test", Ok(minted(60)), at(5));
+    assert_eq!(wait(&mut state, "e.test", at(5)), whole);
+}
+
+#[test]
 fn the_table_is_bounded_and_who_is_asked_for_stays() {
     let (mut state, at) = state(3);
     for host in ["a.test", "b.test", "c.test"] {
