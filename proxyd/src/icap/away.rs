@@ -1,6 +1,7 @@
 //! What is known of a service that cannot be reached, and that messages may go on without.
 //!
-//! Where finding out takes its time, one message at a time does, and the others do not wait for it.
+//! Where finding out takes no time each message does it. Where it does, a watch does, so that no message waits for it, and
+//! none goes on without a service that is back.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -9,96 +10,92 @@ use tokio::time::Instant;
 
 /// Finding out that took longer than this is not done by each message.
 const SLOW: Duration = Duration::from_millis(100);
-/// How long it holds that a service is away, where that is slow to find out.
-const HOLDS: Duration = Duration::from_secs(1);
 
 /// The service was reached the last time.
 const THERE: u64 = 0;
 /// It was not, and each message may try.
 const AWAY: u64 = 1;
-/// It was not, and somebody is trying.
-const TRYING: u64 = u64::MAX;
+/// From here on: it was not, and the watch with this number tries.
+const WATCHED: u64 = 2;
 
 /// Whether a service is away.
 #[derive(Debug)]
 pub(super) struct Away {
-    since: Instant,
-    /// One of the above, or from when on it may be tried again, in milliseconds.
+    /// One of the above.
     state: AtomicU64,
+    /// The number of the next watch.
+    next: AtomicU64,
 }
 
 impl Default for Away {
     fn default() -> Self {
         Self {
-            since: Instant::now(),
             state: AtomicU64::new(THERE),
+            next: AtomicU64::new(WATCHED),
         }
     }
 }
 
-/// Leave to find out. Dropped, it leaves that to the next message.
+/// Leave to find out.
 #[derive(Debug)]
 pub(super) struct Attempt<'a> {
     away: &'a Away,
     began: Instant,
-    /// No other message tries meanwhile.
-    is_alone: bool,
+}
+
+/// A service is found to be away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Missed {
+    /// It was there the last time.
+    pub(super) is_news: bool,
+    /// The watch that is to begin: until it ends nobody else tries.
+    pub(super) watch: Option<u64>,
 }
 
 impl Away {
-    /// Leave to try, unless the service is known to be away.
+    /// Leave to try, unless a watch does.
     pub(super) fn attempt(&self) -> Option<Attempt<'_>> {
         let state = self.state.load(Ordering::Relaxed);
-        let is_alone = !matches!(state, THERE | AWAY);
-        if is_alone {
-            let is_due = state != TRYING && self.now() >= state;
-            let taken = || self.swap(state, TRYING);
-            if !is_due || !taken() {
-                return None;
-            }
-        }
-        Some(Attempt {
+        (state < WATCHED).then(|| Attempt {
             away: self,
             began: Instant::now(),
-            is_alone,
         })
     }
 
-    fn swap(&self, from: u64, to: u64) -> bool {
-        let swapped = self
-            .state
-            .compare_exchange(from, to, Ordering::Relaxed, Ordering::Relaxed);
-        swapped.is_ok()
+    /// Whether this watch is to go on.
+    pub(super) fn is_watched(&self, watch: u64) -> bool {
+        self.state.load(Ordering::Relaxed) == watch
     }
 
-    /// Milliseconds, none of them a state.
-    fn now(&self) -> u64 {
-        u64::try_from(self.since.elapsed().as_millis()).unwrap_or(TRYING / 2) + 2
+    /// This watch has reached the service; says whether that is news.
+    pub(super) fn found(&self, watch: u64) -> bool {
+        self.state
+            .compare_exchange(watch, THERE, Ordering::Relaxed, Ordering::Relaxed)
+            .is_ok()
     }
 }
 
 impl Attempt<'_> {
     /// The service is there; says whether that is news.
-    pub(super) fn reached(mut self) -> bool {
-        self.is_alone = false;
+    pub(super) fn reached(self) -> bool {
         self.away.state.swap(THERE, Ordering::Relaxed) != THERE
     }
 
-    /// The service is away; says whether that is news.
-    pub(super) fn missed(mut self) -> bool {
-        self.is_alone = false;
-        let state = match self.began.elapsed() {
-            took if took < SLOW => AWAY,
-            _ => self.away.now() + u64::try_from(HOLDS.as_millis()).unwrap_or_default(),
+    /// The service is away.
+    pub(super) fn missed(self) -> Missed {
+        let Away { state, next } = self.away;
+        let is_slow = self.began.elapsed() >= SLOW;
+        let to = match is_slow {
+            true => next.fetch_add(1, Ordering::Relaxed),
+            false => AWAY,
         };
-        self.away.state.swap(state, Ordering::Relaxed) == THERE
-    }
-}
-
-impl Drop for Attempt<'_> {
-    fn drop(&mut self) {
-        if self.is_alone {
-            self.away.swap(TRYING, AWAY);
+        // A watch goes on whatever others find.
+        let before = state.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| {
+            (now < WATCHED).then_some(to)
+        });
+        Missed {
+            is_news: before == Ok(THERE),
+            watch: (is_slow && before.is_ok()).then_some(to),
         }
     }
 }
@@ -112,39 +109,32 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_is_quick_to_find_out_is_tried_by_each() {
         let away = Away::default();
-        assert!(away.attempt().unwrap().missed());
-        assert!(!away.attempt().unwrap().missed());
+        let missed = |is_news| Missed { is_news, watch: None };
+        assert_eq!(away.attempt().unwrap().missed(), missed(true));
+        assert_eq!(away.attempt().unwrap().missed(), missed(false));
         let (one, other) = (away.attempt().unwrap(), away.attempt().unwrap());
         assert!(one.reached() && !other.reached());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_slow_to_find_out_is_tried_by_one_at_a_time() {
+    async fn what_is_slow_to_find_out_is_left_to_one_watch() {
         let away = Away::default();
-        let (first, second) = (away.attempt().unwrap(), away.attempt().unwrap());
+        let [first, second, third] = [(); 3].map(|()| away.attempt().unwrap());
         advance(Duration::from_secs(4)).await;
-        assert!(first.missed() && !second.missed());
-        assert!(away.attempt().is_none());
-        advance(HOLDS).await;
-        let probe = away.attempt().unwrap();
-        assert!(away.attempt().is_none());
+        let Missed { is_news, watch } = first.missed();
+        let watch = watch.unwrap();
+        assert!(is_news && away.is_watched(watch) && away.attempt().is_none());
+        let nothing = Missed {
+            is_news: false,
+            watch: None,
+        };
+        assert_eq!(second.missed(), nothing);
+        // Somebody was through all the same: there is nothing to watch, until the next one is not.
+        assert!(third.reached() && !away.is_watched(watch));
+        let late = away.attempt().unwrap();
         advance(Duration::from_secs(4)).await;
-        assert!(away.attempt().is_none());
-        assert!(!probe.missed());
-        assert!(away.attempt().is_none());
-        advance(HOLDS).await;
-        assert!(away.attempt().unwrap().reached());
-        assert!(away.attempt().is_some());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn who_gives_up_trying_leaves_it_to_the_next() {
-        let away = Away::default();
-        let first = away.attempt().unwrap();
-        advance(Duration::from_secs(4)).await;
-        assert!(first.missed());
-        advance(HOLDS).await;
-        drop(away.attempt().unwrap());
-        assert!(!away.attempt().unwrap().missed());
+        let next = late.missed().watch.unwrap();
+        assert!(next != watch && !away.found(watch) && away.is_watched(next));
+        assert!(away.found(next) && !away.found(next) && away.attempt().is_some());
     }
 }

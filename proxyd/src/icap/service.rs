@@ -19,7 +19,7 @@ use sluice_telemetry::{debug, notice, warn};
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use tokio::time::timeout;
 
-use super::away::Away;
+use super::away::{Away, Missed};
 use super::config::IcapServiceConfig;
 use super::connection::{Connection, Place};
 use super::error::IcapError;
@@ -29,6 +29,8 @@ use crate::config::tcp_options;
 
 /// How long an answer to OPTIONS is waited for.
 const OPTIONS_TIMEOUT: Duration = Duration::from_secs(4);
+/// How long a watch waits between two tries.
+const WATCH_PAUSE: Duration = Duration::from_millis(100);
 /// The shortest time between two looks at unused connections.
 const MIN_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -164,20 +166,29 @@ impl Service {
         match self.acquire(tasks, false).await {
             Ok(acquired) => {
                 if attempt.reached() {
-                    let bypassed = self.bypassed.swap(0, Ordering::Relaxed);
-                    notice!("an ICAP service is reached again"; "url" => &self.uri, "bypassed" => bypassed);
+                    self.is_back();
                 }
                 Ok(Some(acquired))
             }
             Err(error) => {
                 self.bypassed.fetch_add(1, Ordering::Relaxed);
-                if attempt.missed() {
+                let Missed { is_news, watch } = attempt.missed();
+                if let Some(number) = watch {
+                    tasks.spawn(keep_watch(Arc::downgrade(self), number, tasks.clone()));
+                }
+                if is_news {
                     warn!("an ICAP service cannot be reached and is bypassed"; "url" => &self.uri, "error" => %error);
                 }
                 debug!("an ICAP service is bypassed"; "url" => &self.uri, "error" => %error);
                 Ok(None)
             }
         }
+    }
+
+    /// Says that messages do not go on without it any more.
+    fn is_back(&self) {
+        let bypassed = self.bypassed.swap(0, Ordering::Relaxed);
+        notice!("an ICAP service is reached again"; "url" => &self.uri, "bypassed" => bypassed);
     }
 
     /// A connection, and what the service offers. With `fresh` it is one that was never used.
@@ -350,6 +361,33 @@ async fn tend(service: Weak<Service>, id: u64, interval: Duration, tasks: Tasks)
         }
     }
     pool::close(id);
+}
+
+/// Tries to reach a service until that is done, or the service is given up.
+async fn keep_watch(service: Weak<Service>, number: u64, tasks: Tasks) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(WATCH_PAUSE) => {}
+            () = tasks.stopping() => return,
+        }
+        let Some(service) = service.upgrade().filter(|service| service.away.is_watched(number)) else {
+            return;
+        };
+        let reached = tokio::select! {
+            reached = service.acquire(&tasks, true) => reached,
+            () = tasks.stopping() => return,
+        };
+        match reached {
+            Ok((connection, _)) => {
+                service.release(connection);
+                if service.away.found(number) {
+                    service.is_back();
+                }
+                return;
+            }
+            Err(error) => debug!("an ICAP service is still away"; "url" => &service.uri, "error" => %error),
+        }
+    }
 }
 
 /// Writes from `bytes` on from `at`; ready when all is written and flushed.
