@@ -99,6 +99,18 @@ async fn without_certgend_known_hosts_go_on_and_new_ones_follow_the_policy() {
         let certgend = rig.certgend.take().unwrap();
         certgend.signal(Signal::STOP);
         check(&rig, "b.test").await;
+        // Who reads the log learns what is wrong, where, and what to do.
+        let said = || rig.proxyd.stderr();
+        let warnings = || said().matches("no certificates for new hosts").count();
+        assert_eventually!(warnings() == 1, "{}", said());
+        assert!(
+            said().contains("certgend.mint, error: the certificate generator gives no answer within 600ms"),
+            "{}",
+            said()
+        );
+        let status = rig.proxyd.status().await;
+        let error = &status["auditors"]["audit"]["last_error"];
+        assert_eq!(error, "the certificate generator gives no answer within 600ms");
         certgend.signal(Signal::CONT);
         let group = certgend.kill9().await;
         check(&rig, "c.test").await;
@@ -108,6 +120,11 @@ async fn without_certgend_known_hosts_go_on_and_new_ones_follow_the_policy() {
             let answer = new_host(&rig, &nginx, "d.test").await;
             answer.status == 200 && issuer(&answer) == "ours"
         });
+        assert_eventually!(
+            said().contains("there are certificates for new hosts again"),
+            "{}",
+            said()
+        );
         rig.stop().await;
     }
 }

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ring::digest::{SHA256, digest};
+use sluice_telemetry::{notice, warn};
 use sluice_tls::intercept::{Leaf, LeafError};
 use sluice_wire::mint::{Certificate, MintError, Service, Usage};
 use thiserror::Error;
@@ -170,10 +171,32 @@ impl Leaves {
             Begun::Awaited { receiver, wait } => (receiver, wait),
         };
         self.client.wake();
-        match timeout_at(now + wait, receiver).await {
+        let outcome = match timeout_at(now + wait, receiver).await {
             Ok(Ok(outcome)) => outcome,
-            Ok(Err(_)) => Err(MintFailure::Unreachable("proxyd stops".into())),
+            Ok(Err(_)) => return Err(MintFailure::Unreachable("proxyd stops".into())),
             Err(_) => self.client.state().give_up(key, wait, Instant::now()),
+        };
+        self.tell_outage(&outcome);
+        outcome
+    }
+
+    /// Says that there are no certificates for want of a generator, and when there are again, once each.
+    fn tell_outage(&self, outcome: &Result<Leaf, MintFailure>) {
+        let failure = match outcome {
+            Err(failure @ (MintFailure::TimedOut(_) | MintFailure::Unreachable(_))) => Some(failure),
+            _ => None,
+        };
+        if !self.client.state().set_outage(failure.is_some()) {
+            return;
+        }
+        let generator = self.generator();
+        match failure {
+            Some(failure) => warn!(
+                "no certificates for new hosts, which go by `on_certgend_failure`: their generator does not answer; \
+                 `sluicectl certgend status` asks whether it runs";
+                "generator" => %generator, "error" => %failure
+            ),
+            None => notice!("there are certificates for new hosts again"; "generator" => %generator),
         }
     }
 

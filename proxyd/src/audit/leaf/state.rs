@@ -51,6 +51,8 @@ pub(crate) struct State {
     connected: bool,
     /// A request has timed out, and nothing has been heard since.
     silent: bool,
+    /// The last one who had to wait got nothing for want of a generator.
+    is_out: bool,
     last_error: Option<Arc<str>>,
 }
 
@@ -64,6 +66,7 @@ impl State {
             down_since: None,
             connected: false,
             silent: false,
+            is_out: false,
             last_error: None,
         }
     }
@@ -167,8 +170,22 @@ impl State {
 
     /// Somebody has waited long enough. The next one must not do the same because the clock has not ticked meanwhile.
     pub(super) fn give_up(&mut self, key: &Key, waited: Duration, now: Instant) -> Outcome {
-        self.silent |= waited >= self.options.query_timeout;
+        if waited >= self.options.query_timeout {
+            self.note_silence();
+        }
         self.or_old(key, MintFailure::TimedOut(waited), now)
+    }
+
+    fn note_silence(&mut self) {
+        self.silent = true;
+        let failure = MintFailure::TimedOut(self.options.query_timeout);
+        self.last_error = Some(failure.to_string().into());
+    }
+
+    /// Whether it is news that the generator is out, or not any more. An old leaf is no sign of life.
+    pub(super) fn set_outage(&mut self, is_out: bool) -> bool {
+        let is_out = is_out || self.is_out && (self.silent || self.down_since.is_some());
+        std::mem::replace(&mut self.is_out, is_out) != is_out
     }
 
     /// Whether the generator has been away for so long that nobody waits for it.
@@ -294,7 +311,9 @@ impl Asks for State {
         let gone = self.is_gone(now);
         for id in if gone { self.flights.ids() } else { late } {
             let reason = self.last_error.clone().filter(|_| gone);
-            self.silent |= reason.is_none();
+            if reason.is_none() {
+                self.note_silence();
+            }
             let failure = reason.map_or(
                 MintFailure::TimedOut(self.options.query_timeout),
                 MintFailure::Unreachable,
