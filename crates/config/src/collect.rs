@@ -196,6 +196,7 @@ impl Search {
             What::UnknownWord { word, known } => {
                 flaw.help = nearest(word, known.iter().copied()).map(|near| format!("did you mean `{near}`?"));
             }
+            What::NotBuilt { .. } => flaw.help = Some("leave the key out, whatever its value".to_owned()),
             What::Misfit { key: Some(key), .. } => flaw.path = path.then(PathStep::Key(key.as_str().into())),
             _ => {}
         }

@@ -204,10 +204,17 @@ impl AuditorConfig {
         for (key, policy, intercepts) in policies {
             let Some(policy) = policy else { continue };
             if policy.has(InspectAction::Detour) {
-                load.error(&entry.place, key, "`detour` is not built yet in this version");
+                let message = "`detour` is not built yet in this version";
+                load.error_with_help(
+                    &entry.place,
+                    key,
+                    message,
+                    "say `bypass` to let it pass as it is, or `block`",
+                );
             }
             if !intercepts && policy.has(InspectAction::Intercept) {
-                let help = "a map without `default` intercepts what no record is about: say `default: bypass`";
+                let help = "say `bypass` to let it pass as it is, or `block`; a map without `default` intercepts what no \
+                            record is about";
                 let message = "`intercept` is not built yet in this version";
                 load.error_with_help(&entry.place, key, message, help);
             }
