@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use schemars::SchemaGenerator;
 use serde_json::{Map, Value, json};
-use sluice_bus::{Publisher, Router};
+use sluice_bus::Router;
 use sluice_config::Load;
 use sluice_control::{Methods, paths};
 use sluice_lifecycle::{Context, Daemon, Drain, Tasks, schema_of};
@@ -22,6 +22,7 @@ use sluice_telemetry::{debug, metrics::Registration, warn};
 use crate::{
     config::AuditdConfig,
     control,
+    live::Live,
     store::Store,
     writer::{Order, Settings, Shared, Writer},
 };
@@ -135,13 +136,13 @@ impl Daemon for Auditd {
         let mut instance = [0; 16];
         getrandom::fill(&mut instance).map_err(|e| anyhow::anyhow!("no random bytes: {e}"))?;
         let shared = Shared::new()?;
+        *shared.live() = live;
         let (orders, received) = mpsc::channel();
         let settings = Settings {
             config: config.own.clone(),
             dir: dir.clone(),
             store,
             udp: Some(udp),
-            live: Some(live),
         };
         let writer = Writer::new(router, settings, instance, Arc::clone(&shared), received);
         let thread = std::thread::Builder::new()
@@ -211,8 +212,7 @@ impl Daemon for Auditd {
         };
         let is_shared = make_folder(&self.folder, self.runtime_dir())?;
         let live = match (before.config.live, config.own.live) {
-            (false, true) => Some(Some(open_live(&self.folder, is_shared)?)),
-            (true, false) => Some(None),
+            (false, true) => Some(open_live(&self.folder, is_shared)?),
             _ => None,
         };
         let udp_addr = match &udp {
@@ -220,6 +220,9 @@ impl Daemon for Auditd {
             None => before.udp,
         };
         // Everything is built: nothing below can fail.
+        if live.is_some() || !config.own.live {
+            *self.shared.live() = live;
+        }
         *self.now.lock().unwrap_or_else(PoisonError::into_inner) = Now {
             config: config.own.clone(),
             dir: dir.clone(),
@@ -231,7 +234,6 @@ impl Daemon for Auditd {
             dir,
             store,
             udp,
-            live,
         };
         self.order(Order::Configure(Box::new(settings)));
         Ok(())
@@ -247,6 +249,7 @@ impl Daemon for Auditd {
             }
         });
         let _ = joined.await;
+        *self.shared.live() = None;
         drain.wait(&self.tasks).await;
     }
 }
@@ -276,11 +279,11 @@ fn share(socket: &Path, is_shared: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn open_live(folder: &Path, is_shared: bool) -> anyhow::Result<Publisher> {
+fn open_live(folder: &Path, is_shared: bool) -> anyhow::Result<Live> {
     let path = folder.join(LIVE);
-    let publisher = Publisher::bind(&path)?;
+    let live = Live::open(&path)?;
     share(&path, is_shared)?;
-    Ok(publisher)
+    Ok(live)
 }
 
 fn bind_udp(spec: &sluice_config::value::SockAddrSpec) -> anyhow::Result<UdpSocket> {

@@ -52,11 +52,11 @@ struct Known {
 }
 
 impl Intake {
-    pub(crate) fn new(format: Format, live: bool) -> Self {
+    pub(crate) fn new(format: Format) -> Self {
         Self {
             flows: BTreeMap::new(),
             format,
-            live,
+            live: false,
         }
     }
 

@@ -7,6 +7,7 @@ mod export;
 mod frames;
 mod har;
 mod intake;
+mod live;
 mod pcapng;
 mod recent;
 mod search;

@@ -19,6 +19,8 @@ pub(crate) struct Stats {
     /// Records that senders have lost.
     pub(crate) lost: Counter,
     pub(crate) refused: Counter,
+    /// Records that followers could not be told.
+    pub(crate) untold: Counter,
     pub(crate) datagrams: Counter,
     pub(crate) datagrams_malformed: Counter,
     pub(crate) written: Counter,
@@ -44,6 +46,7 @@ impl Stats {
             malformed: Counter::default(),
             lost: Counter::default(),
             refused: Counter::default(),
+            untold: Counter::default(),
             datagrams: Counter::default(),
             datagrams_malformed: Counter::default(),
             written: Counter::default(),
@@ -107,6 +110,7 @@ impl Source for Stats {
             ("audit.record.lost", Rule::NonZero, &self.lost),
             ("audit.record.malformed", Rule::NonZero, &self.malformed),
             ("audit.batch.refused", Rule::NonZero, &self.refused),
+            ("audit.live.missed", Rule::NonZero, &self.untold),
             ("audit.udp.total", Rule::NonZero, &self.datagrams),
             ("audit.udp.malformed", Rule::NonZero, &self.datagrams_malformed),
             ("audit.write.bytes", Rule::Always, &self.written),

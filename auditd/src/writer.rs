@@ -9,20 +9,21 @@ use std::{
     os::fd::AsFd,
     path::PathBuf,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
         mpsc::{Receiver, Sender, TryRecvError},
     },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use sluice_bus::{BusError, Event, Peer, Publisher, Router, Waker, wait};
+use sluice_bus::{BusError, Event, Peer, Router, Waker, wait};
 use sluice_telemetry::{debug, error, info, notice, warn};
 use sluice_wire::audit::{Batch, Hello, Id, Message, Refusal, RefusalCode, Welcome};
 
 use crate::{
     config::AuditdConfig,
     intake::{Intake, Told},
+    live::Live,
     recent::Recent,
     stats::Stats,
     store::{Store, StoreError, Tidy},
@@ -60,8 +61,6 @@ pub(crate) struct Settings {
     pub(crate) store: Option<Store>,
     /// The UDP door; `Some(None)` closes it.
     pub(crate) udp: Option<Option<UdpSocket>>,
-    /// The followers' door; `Some(None)` closes it.
-    pub(crate) live: Option<Option<Publisher>>,
 }
 
 /// What the writer shares with the daemon.
@@ -70,6 +69,7 @@ pub(crate) struct Shared {
     pub(crate) recent: Recent,
     pub(crate) waker: Waker,
     pub(crate) stopping: AtomicBool,
+    live: Mutex<Option<Live>>,
     tidy: Mutex<Option<Tidy>>,
     /// Wakes those who tidy: a file was begun or closed, there are too many bytes, or other limits hold.
     pub(crate) untidy: tokio::sync::Notify,
@@ -82,9 +82,15 @@ impl Shared {
             recent: Recent::new(),
             waker: Waker::new()?,
             stopping: AtomicBool::new(false),
+            live: Mutex::new(None),
             tidy: Mutex::new(None),
             untidy: tokio::sync::Notify::new(),
         }))
+    }
+
+    /// The door for followers, if it is open.
+    pub(crate) fn live(&self) -> MutexGuard<'_, Option<Live>> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is to be done with closed files.
@@ -96,7 +102,6 @@ impl Shared {
 /// The writer.
 pub(crate) struct Writer {
     router: Router,
-    publisher: Option<Publisher>,
     udp: Option<UdpSocket>,
     config: AuditdConfig,
     dir: PathBuf,
@@ -128,11 +133,9 @@ impl Writer {
         shared: Arc<Shared>,
         orders: Receiver<Order>,
     ) -> Self {
-        let live = settings.live.flatten();
         Self {
             router,
-            intake: Intake::new(settings.config.format, live.is_some()),
-            publisher: live,
+            intake: Intake::new(settings.config.format),
             udp: settings.udp.flatten(),
             config: settings.config,
             dir: settings.dir,
@@ -165,6 +168,7 @@ impl Writer {
         let mut told = Told::default();
         let mut replies = Vec::new();
         let mut is_idle = true;
+        self.intake.live = self.shared.live().is_some();
         if self.store.is_none() && self.shared.stats.failure().is_some() && !self.open() {
             return Ok(true);
         }
@@ -364,12 +368,8 @@ impl Writer {
             warn!("a sender has lost records"; "records" => told.lost);
         }
         self.shared.recent.add(told.lines);
-        if let Some(publisher) = &self.publisher {
-            for (topic, message) in &told.live {
-                if let Err(e) = publisher.send(topic, message) {
-                    debug!("followers cannot be told"; "error" => %e);
-                }
-            }
+        if let Some(live) = &*self.shared.live() {
+            stats.untold.add(live.tell(told.live));
         }
         if bytes > 0 || rotated > 0 {
             self.offer_tidy();
@@ -470,11 +470,7 @@ impl Writer {
         if let Some(udp) = settings.udp {
             self.udp = udp;
         }
-        if let Some(live) = settings.live {
-            self.publisher = live;
-        }
         self.intake.format = settings.config.format;
-        self.intake.live = self.publisher.is_some();
         self.config = settings.config;
         self.dir = settings.dir;
         self.offer_tidy();

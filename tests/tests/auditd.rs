@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
+    io::{Read, Write},
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::Command,
     sync::Arc,
@@ -562,6 +564,53 @@ async fn followers_hear_what_is_written_if_they_may() {
     assert_eq!(topic, format!("{task} www.example"));
     assert!(matches!(Record::take(&message), Ok(Record::Dump(_) | Record::Flow(_))));
     auditd.stop().await.assert_clean();
+}
+
+/// A follower by hand (ZMTP 3.0, RFC 23): it says that it follows these topics, and all.
+fn follower(live: &Path, topics: impl Iterator<Item = String>) -> UnixStream {
+    let mut greeting = [0; 64];
+    greeting[..12].copy_from_slice(b"\xff\0\0\0\0\0\0\0\0\x7f\x03\0");
+    greeting[12..16].copy_from_slice(b"NULL");
+    let ready = b"\x04\x19\x05READY\x0bSocket-Type\0\0\0\x03SUB";
+    let mut stream = UnixStream::connect(live).unwrap();
+    stream.set_read_timeout(Some(LIMIT)).unwrap();
+    stream.write_all(&[&greeting, &ready[..]].concat()).unwrap();
+    stream.read_exact(&mut [0; 64 + 27]).unwrap(); // the same from there; before it nothing else may be said
+    for topic in topics.chain([String::new()]) {
+        let length = u8::try_from(topic.len() + 1).unwrap();
+        stream.write_all(&[&[0, length, 1], topic.as_bytes()].concat()).unwrap();
+    }
+    stream.set_nonblocking(true).unwrap();
+    stream
+}
+
+/// So many followers of a hundred long topics each, who are all known to auditd.
+async fn many_followers(group: &Group, recorder: &Recorder, count: usize) -> Vec<UnixStream> {
+    let live = group.runtime_dir().join("auditd/live");
+    assert_eventually!(live.exists());
+    let topics = |of: usize| (0..100).map(move |n| format!("{of:03}-{n:03}-{}", "x".repeat(150)));
+    let followers: Vec<_> = (0..count).map(|of| follower(&live, topics(of))).collect();
+    for mut follower in &followers {
+        assert_eventually!({
+            recorder.event(&event(1, "/followed"));
+            follower.read(&mut [0; 4096]).is_ok_and(|length| length > 0)
+        });
+    }
+    followers
+}
+
+#[tokio::test]
+async fn many_followers_hold_up_neither_records_nor_the_stop() {
+    let group = group("live: true");
+    let auditd = start(&group).await;
+    let recorder = recorder(&group);
+    let followers = many_followers(&group, &recorder, 200).await;
+    let leaving = many_followers(&group, &recorder, 50).await;
+    drop(leaving);
+    recorder.event(&event(2, "/after"));
+    assert!(recorder.flush(LIMIT), "those who leave hold up those who record");
+    auditd.stop().await.assert_clean();
+    drop(followers);
 }
 
 #[tokio::test]

@@ -14,8 +14,8 @@ use sluice_wire::audit::MAX_MESSAGE;
 /// Messages that a socket keeps for a peer that is slow.
 const HIGH_WATER: i32 = 64;
 
-/// The same for a follower, which gets small messages.
-const PUBLISH_HIGH_WATER: i32 = 4096;
+/// The same for a follower, which gets smaller ones. They are at most 1 MiB, mostly 16 KiB, and kept once for all.
+const PUBLISH_HIGH_WATER: i32 = 1024;
 
 /// Milliseconds from one attempt to connect to the next.
 const RECONNECT: (i32, i32) = (50, 1000);
