@@ -20,6 +20,17 @@ pub(crate) struct Datagrams {
     pub(crate) out_packets: Counter,
 }
 
+/// Datagrams that were let in, but could not go on.
+#[derive(Debug, Default)]
+pub(crate) struct Dropped {
+    /// Longer than a datagram may be.
+    pub(crate) too_long: Counter,
+    /// Their name is not found, or more than may be kept wait for theirs.
+    pub(crate) unresolved: Counter,
+    /// The kernel does not take them.
+    pub(crate) not_sent: Counter,
+}
+
 /// What one worker counts for a server.
 #[derive(Debug, Default)]
 pub(crate) struct ServerCounters {
@@ -41,6 +52,7 @@ pub(crate) struct ServerCounters {
     pub(crate) tcp_in: Counter,
     pub(crate) tcp_out: Counter,
     pub(crate) udp: Datagrams,
+    pub(crate) udp_dropped: Dropped,
 }
 
 /// What one worker counts for an escaper.
@@ -170,6 +182,15 @@ impl Source for ServerStats {
             |counter| self.sum(|c| counter(&c.udp)),
             |d| &d.in_packets,
         );
+        let dropped = [
+            ("too_long", self.sum(|c| &c.udp_dropped.too_long)),
+            ("unresolved", self.sum(|c| &c.udp_dropped.unresolved)),
+            ("not_sent", self.sum(|c| &c.udp_dropped.not_sent)),
+        ];
+        for (reason, count) in dropped {
+            let tags = [("transport", "udp"), ("reason", reason)];
+            object.counter("server.traffic.drop.packets", Rule::NonZero, &tags, count);
+        }
         let ended = self.sum(|c| &c.untrusted_ended);
         let started = self.sum(|c| &c.untrusted_started);
         let set = Rule::Set { lead: started };

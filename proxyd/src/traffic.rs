@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use sluice_io::pump::Meter;
 
 use crate::record::Bytes;
-use crate::stats::{EscaperStats, ServerStats};
+use crate::stats::{Dropped, EscaperStats, ServerStats};
 use crate::user::Permit;
 
 /// A number that one thread writes at a time, by shared reference.
@@ -125,6 +125,11 @@ impl Traffic {
         let counters = &self.server.mine().udp;
         counters.in_bytes.add(load.bytes + load.overhead);
         counters.in_packets.add(load.packets);
+    }
+
+    /// Counters of datagrams that cannot go on.
+    pub(crate) fn dropped(&self) -> &Dropped {
+        &self.server.mine().udp_dropped
     }
 
     /// Datagrams went to the client.

@@ -100,7 +100,7 @@ impl Remote {
     }
 }
 
-/// Appends what a socket has received from those that `admits` lets in; what was cut is left out.
+/// Appends what a socket has received from those that `admits` lets in; what was cut is counted and left out.
 fn take_batch(
     receiver: &Receiver,
     parcels: &mut Vec<Parcel<Far>>,
@@ -112,7 +112,9 @@ fn take_batch(
         let Some(from) = datagram.from.map(canonical).filter(|&from| admits(from)) else {
             continue;
         };
-        if !datagram.is_truncated() {
+        if datagram.is_truncated() {
+            traffic.dropped().too_long.add(1);
+        } else {
             load.add(datagram.length, 0);
             parcels.push(Parcel {
                 start: datagram.start,

@@ -7,7 +7,7 @@ use sluice_testkit::{
     Daemon, Dnsmasq, Group, Statsd, UdpAssociation, UdpEcho, assert_eventually, udp_header, udp_header_of_name,
 };
 use sluice_tests::udp::{ANY_V4, SEVERAL, associate, record, reply, server, start};
-use sluice_tests::{config_with, finished};
+use sluice_tests::{config_with, finished, resolving_with};
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
 
@@ -181,6 +181,37 @@ async fn datagrams_are_counted_where_they_count() {
     }
     assert_eventually!(statsd.last("sluice.server.task.alive", &[("server", "socks")]) == Some(0.0));
     daemon.stop().await.assert_clean();
+}
+
+#[tokio::test]
+async fn datagrams_that_cannot_go_on_are_counted_with_their_reason() {
+    let origin = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let to_origin = udp_header(origin.local_addr().unwrap());
+    let dns = Dnsmasq::new().start().await;
+    let statsd = Statsd::start();
+    let group = Group::new(&(resolving_with(dns.addr(), &server(SEVERAL)) + &statsd.section()));
+    let (resolverd, daemon) = (group.daemon("resolverd").start().await, group.proxyd().await);
+    let a = associate(&daemon).await;
+    a.ask(&to_origin, &[1; 4097]).await; // when there is no way out yet
+    a.ask(&to_origin, b"first").await;
+    a.ask(&to_origin, &[1; 4097]).await;
+    a.ask(&to_origin, &[1; 9000]).await;
+    a.ask(&udp_header("127.255.255.255:9".parse().unwrap()), b"to all")
+        .await;
+    a.ask(&udp_header_of_name("none.test", 53), b"lost").await;
+    let mut buf = [0; 10];
+    let (n, remote) = origin.recv_from(&mut buf).await.unwrap();
+    assert_eq!(&buf[..n], b"first");
+    origin.send_to(&[2; 4097], remote).await.unwrap();
+    for (reason, count) in [("too_long", 4.0), ("not_sent", 1.0), ("unresolved", 1.0)] {
+        let tags = [("server", "socks"), ("transport", "udp"), ("reason", reason)];
+        let dropped = || statsd.total("sluice.server.traffic.drop.packets", &tags);
+        assert_eventually!(dropped() == count, "{reason}: {} of {count}", dropped());
+    }
+    drop(a);
+    record(&daemon).await;
+    daemon.stop().await.assert_clean();
+    resolverd.stop().await.assert_clean();
 }
 
 #[tokio::test]

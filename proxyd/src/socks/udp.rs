@@ -235,9 +235,11 @@ impl SetUp<'_> {
         }
         let mut load = Load::default();
         let parsed = parse_datagram(datagram.payload).ok();
-        let fitting =
-            parsed.filter(|(_, payload)| !datagram.is_truncated() && payload.len() <= server.udp.shape.packet_size);
-        let Some((target, payload)) = fitting else {
+        let is_too_long = |payload: &[u8]| datagram.is_truncated() || payload.len() > server.udp.shape.packet_size;
+        if parsed.as_ref().is_some_and(|(_, payload)| is_too_long(payload)) {
+            self.task.traffic.dropped().too_long.add(1);
+        }
+        let Some((target, payload)) = parsed.filter(|(_, payload)| !is_too_long(payload)) else {
             load.add(0, datagram.length);
             self.task.traffic.refused_from_client(load);
             return Ok(None);

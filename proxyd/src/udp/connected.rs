@@ -71,6 +71,7 @@ impl Connected {
             }
             Err(error) => {
                 self.complain("SendFailed", error);
+                traffic.dropped().not_sent.add(1);
                 Done::Dropped(1)
             }
         })

@@ -122,11 +122,11 @@ impl Roaming {
         };
         let to = match self.verdict(cx, &first.far, traffic) {
             Verdict::To(to) => to,
-            Verdict::Wait(name) => return Poll::Ready(self.let_wait(name, first.payload(memory))),
+            Verdict::Wait(name) => return Poll::Ready(self.let_wait(name, first.payload(memory), traffic)),
             Verdict::Drop => return Poll::Ready(Done::Dropped(1)),
         };
         let family = Family::of(to.ip());
-        if !self.has_socket(family, &first.far) {
+        if !self.has_socket(family, &first.far, traffic) {
             return Poll::Ready(Done::Dropped(1));
         }
         let socket = match family {
@@ -156,6 +156,7 @@ impl Roaming {
                 }
                 Err(error) => {
                     self.complaints.tell(&first.far, local(socket), "SendFailed", error);
+                    traffic.dropped().not_sent.add(1);
                     Done::Dropped(1)
                 }
             })
@@ -175,7 +176,10 @@ impl Roaming {
                 match self.names.find(name, begin) {
                     Place::At(ip) => SocketAddr::new(ip, name.port),
                     Place::Awaited => return Verdict::Wait(Arc::clone(name)),
-                    Place::Nowhere | Place::Crowded => return Verdict::Drop,
+                    Place::Nowhere | Place::Crowded => {
+                        traffic.dropped().unresolved.add(1);
+                        return Verdict::Drop;
+                    }
                 }
             }
         };
@@ -200,8 +204,8 @@ impl Roaming {
         }
     }
 
-    /// Whether there is a socket of a family; one is opened if need be.
-    fn has_socket(&mut self, family: Family, far: &Far) -> bool {
+    /// Whether there is a socket of a family for a datagram; one is opened if need be.
+    fn has_socket(&mut self, family: Family, far: &Far, traffic: &Traffic) -> bool {
         let socket = match family {
             Family::V4 => &mut self.v4,
             Family::V6 => &mut self.v6,
@@ -209,16 +213,20 @@ impl Roaming {
         if socket.is_none() {
             match self.way.open(family) {
                 Ok(opened) => *socket = Some(opened),
-                Err(error) => self.complaints.tell(far, None, "NoListenSocket", error),
+                Err(error) => {
+                    self.complaints.tell(far, None, "NoListenSocket", error);
+                    traffic.dropped().not_sent.add(1);
+                }
             }
         }
         socket.is_some()
     }
 
     /// Keeps a datagram until its name is known.
-    fn let_wait(&mut self, name: Arc<Upstream>, payload: &[u8]) -> Done {
+    fn let_wait(&mut self, name: Arc<Upstream>, payload: &[u8], traffic: &Traffic) -> Done {
         let bytes: usize = self.waiting.iter().map(|(_, payload)| payload.len()).sum();
         if self.waiting.len() >= MOST_WAITING || bytes + payload.len() > MOST_WAITING_BYTES {
+            traffic.dropped().unresolved.add(1);
             return Done::Dropped(1);
         }
         self.waiting.push_back((name, payload.to_vec()));
@@ -269,7 +277,7 @@ impl Roaming {
             Verdict::Drop => return true,
         };
         let family = Family::of(to.ip());
-        if !self.has_socket(family, &far) {
+        if !self.has_socket(family, &far, traffic) {
             return true;
         }
         let socket = match family {
@@ -294,6 +302,7 @@ impl Roaming {
             }
             Some(Poll::Ready(Err(error))) => {
                 self.complaints.tell(&far, None, "SendFailed", error);
+                traffic.dropped().not_sent.add(1);
                 true
             }
             Some(Poll::Pending) => false,

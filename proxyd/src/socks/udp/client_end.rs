@@ -129,6 +129,7 @@ impl ClientEnd {
         traffic: &Traffic,
     ) -> Result<Option<Parcel<Far>>, TaskError> {
         if datagram.is_truncated() {
+            traffic.dropped().too_long.add(1);
             return Ok(None);
         }
         let permit = traffic.permit.as_deref();
@@ -146,7 +147,11 @@ impl ClientEnd {
             return Ok(None);
         }
         let len = datagram.length - target.header;
-        Ok((len <= self.shape.packet_size).then_some(Parcel {
+        if len > self.shape.packet_size {
+            traffic.dropped().too_long.add(1);
+            return Ok(None);
+        }
+        Ok(Some(Parcel {
             start: datagram.start + target.header,
             len,
             far: target.far,
@@ -234,7 +239,10 @@ impl ClientEnd {
                 Done::Sent(sent)
             }
             // A client that is not there ends the association by its TCP connection.
-            Err(_) => Done::Dropped(1),
+            Err(_) => {
+                traffic.dropped().not_sent.add(1);
+                Done::Dropped(1)
+            }
         })
     }
 
