@@ -64,7 +64,7 @@ struct Search {
     /// Kind of the events, as `Intercept`.
     #[serde(default)]
     kind: Option<String>,
-    /// Nothing before this time: RFC 3339, or how long ago, as `90s`, `15m`, `12h`, `7d`.
+    /// Nothing before this time: RFC 3339, a day as `2026-11-25` (UTC), or how long ago, as `90s`, `15m`, `12h`, `7d`.
     #[serde(default)]
     since: Option<String>,
     /// Nothing after this time.
@@ -84,6 +84,8 @@ struct Found {
     events: Vec<Box<RawValue>>,
     /// Earlier ones that were found, beyond the limit.
     more: u64,
+    /// Files that cannot be read to their end.
+    damaged: Vec<String>,
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -195,7 +197,7 @@ fn failed(error: &ExportError) -> Error {
     match error {
         ExportError::Nothing { .. } => Error::new(Code::NotFound, error.to_string()),
         ExportError::BadTask { .. } => Error::invalid_params(error),
-        ExportError::Io(_) | ExportError::TooLong { .. } => Error::failed(error),
+        ExportError::Damaged { .. } | ExportError::Io(_) | ExportError::TooLong { .. } => Error::failed(error),
     }
 }
 
@@ -205,27 +207,32 @@ async fn search(of: &Arc<Auditd>, wish: Search) -> Result<Found, Error> {
         let time = text.map(|text| search::time_of(text, now).ok_or_else(|| text.to_owned()));
         let bad = |text| {
             Error::invalid_params(format_args!(
-                "`{text}` is neither a time as RFC 3339 nor how long ago, as `15m`"
+                "`{text}` is neither a time as RFC 3339, nor a day as `2026-11-25`, nor how long ago, as `15m`"
             ))
         };
         time.transpose().map_err(bad)
     };
+    let task = wish.task.map(|task| match export::id_of(&task) {
+        Some(id) => Ok(id),
+        None => Err(failed(&ExportError::BadTask { task })),
+    });
     let filter = Filter {
         since: time(wish.since.as_deref())?,
         until: time(wish.until.as_deref())?,
         host: wish.host,
         user: wish.user,
-        task: wish.task,
+        task: task.transpose()?,
         kind: wish.kind,
     };
     let dir = of.dir();
     let limit = wish.limit.clamp(1, 100_000);
-    let (lines, more) = blocking(of, move || search::run(&dir, &filter, limit))
+    let found = blocking(of, move || search::run(&dir, &filter, limit))
         .await?
         .map_err(|e| Error::failed(format_args!("the event logs cannot be read: {e}")))?;
     Ok(Found {
-        events: lines.into_iter().filter_map(raw).collect(),
-        more,
+        events: found.lines.into_iter().filter_map(raw).collect(),
+        more: found.more,
+        damaged: found.damaged,
     })
 }
 

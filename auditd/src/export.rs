@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Read},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use schemars::JsonSchema;
@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     pcapng::{self, Block, LinkType, NotOurs, Packet, put_head, put_packet},
+    search::is_damage,
     store::{Kind, Listed, list, open_reader},
 };
 
@@ -23,6 +24,8 @@ pub(crate) enum ExportError {
     BadTask { task: String },
     #[error("the captures cannot be read")]
     Io(#[from] io::Error),
+    #[error("`{}` is damaged: move it away to have the rest", file.display())]
+    Damaged { file: PathBuf, source: io::Error },
     #[error("no capture holds anything of task `{task}`")]
     Nothing { task: String },
     #[error("the task has more than {limit} bytes: export it as pcapng")]
@@ -92,6 +95,12 @@ pub(crate) fn piece(dir: &Path, task: &str, after: Option<Cursor>) -> Result<Pie
     Ok(piece)
 }
 
+/// The id of a task as it stands in files, if it is one.
+pub(crate) fn id_of(task: &str) -> Option<String> {
+    let is_id = task.len() == 32 && task.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_id.then(|| task.to_ascii_lowercase())
+}
+
 /// Gives the packets of a task to `each`, in order, with the place behind each: number of the capture and bytes of it.
 /// `each` says whether to go on.
 pub(crate) fn walk(
@@ -100,10 +109,8 @@ pub(crate) fn walk(
     after: Option<Cursor>,
     mut each: impl FnMut((u64, u64), LinkType, &Packet<'_>) -> Result<bool, ExportError>,
 ) -> Result<(), ExportError> {
-    if task.len() != 32 || !task.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return Err(ExportError::BadTask { task: task.to_owned() });
-    }
-    let mark = format!("task_id={} ", task.to_ascii_lowercase());
+    let id = id_of(task).ok_or_else(|| ExportError::BadTask { task: task.to_owned() })?;
+    let mark = format!("task_id={id} ");
     let files = match list(dir) {
         Ok(files) => files,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()), // nothing was ever written
@@ -141,7 +148,13 @@ fn walk_file(
     let mut offset = 0;
     let mut link = None;
     loop {
-        let read = (&mut input).take(1 << 20).read_to_end(&mut buf)?;
+        let read = match (&mut input).take(1 << 20).read_to_end(&mut buf) {
+            Err(source) if is_damage(&source) => {
+                let file = file.path.clone();
+                return Err(ExportError::Damaged { file, source });
+            }
+            read => read?,
+        };
         let mut used = 0;
         loop {
             let (block, length) = match pcapng::take_block(&buf[used..]) {

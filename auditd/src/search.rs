@@ -8,6 +8,7 @@ use std::{
 };
 
 use serde_json::Value;
+use sluice_telemetry::warn;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
@@ -32,10 +33,20 @@ pub(crate) struct Filter {
     pub(crate) until: Option<SystemTime>,
 }
 
-/// The last `limit` lines that fit, and how many fit before them.
-pub(crate) fn run(dir: &Path, filter: &Filter, limit: usize) -> io::Result<(Vec<String>, u64)> {
-    let mut found = VecDeque::new();
-    let mut more = 0;
+/// What was found.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// The last lines that fit.
+    pub(crate) lines: VecDeque<String>,
+    /// How many fit before them.
+    pub(crate) more: u64,
+    /// Files that cannot be read to their end.
+    pub(crate) damaged: Vec<String>,
+}
+
+/// The last `limit` lines that fit.
+pub(crate) fn run(dir: &Path, filter: &Filter, limit: usize) -> io::Result<Found> {
+    let mut found = Found::default();
     let mut tasks = Tasks::default();
     let files = match list(dir) {
         Ok(files) => files,
@@ -51,32 +62,53 @@ pub(crate) fn run(dir: &Path, filter: &Filter, limit: usize) -> io::Result<(Vec<
             Err(e) if e.kind() == io::ErrorKind::NotFound => continue, // deleted meanwhile
             Err(e) => return Err(e),
         };
-        while let Some(line) = next_line(&mut input)? {
+        loop {
+            let line = match next_line(&mut input) {
+                Ok(Some(line)) => line,
+                Ok(None) => break,
+                Err(e) if is_damage(&e) => {
+                    warn!("an event log is damaged"; "file" => %file.path.display(), "error" => %e);
+                    let name = file.path.file_name().unwrap_or_default();
+                    found.damaged.push(name.to_string_lossy().into_owned());
+                    break;
+                }
+                Err(e) => return Err(e),
+            };
             let Ok(event) = serde_json::from_str::<Value>(&line) else {
                 continue; // the end of a file that is being written
             };
             tasks.learn(&event);
             if filter.fits(&event, &tasks) {
-                found.push_back(line);
+                found.lines.push_back(line);
             }
-            if found.len() > limit {
-                found.pop_front();
-                more += 1;
+            if found.lines.len() > limit {
+                found.lines.pop_front();
+                found.more += 1;
             }
         }
     }
-    Ok((found.into(), more))
+    Ok(found)
 }
 
-/// The next whole line, without its end.
+/// The next whole line, without its end; of one that is too long the rest, which is no event.
 fn next_line(input: &mut impl BufRead) -> io::Result<Option<String>> {
     let mut line = Vec::new();
     let limit = u64::try_from(MAX_LINE).unwrap_or(u64::MAX);
-    io::Read::take(&mut *input, limit).read_until(b'\n', &mut line)?;
-    match line.pop() {
-        Some(b'\n') => Ok(Some(String::from_utf8_lossy(&line).into_owned())),
-        _ => Ok(None),
+    loop {
+        line.clear();
+        io::Read::take(&mut *input, limit).read_until(b'\n', &mut line)?;
+        match line.pop() {
+            Some(b'\n') => return Ok(Some(String::from_utf8_lossy(&line).into_owned())),
+            Some(_) if line.len() + 1 >= MAX_LINE => {}
+            _ => return Ok(None),
+        }
     }
+}
+
+/// Whether the bytes of a file are not what they should be, as of a compressed one that was cut.
+pub(crate) fn is_damage(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
+    matches!(error.kind(), InvalidData | InvalidInput | UnexpectedEof)
 }
 
 /// Whose tasks are, and where they go: not every event says it.
@@ -123,8 +155,12 @@ impl Filter {
             let (got, wanted) = (got.to_ascii_lowercase(), wanted.to_ascii_lowercase());
             got == wanted || got.strip_suffix(&wanted).is_some_and(|rest| rest.ends_with('.'))
         };
+        let of_kind = |wanted: &str| {
+            let kind = event["log_type"].as_str();
+            kind.is_some_and(|kind| kind.eq_ignore_ascii_case(wanted))
+        };
         is(&self.task, event["task_id"].as_str())
-            && is(&self.kind, event["log_type"].as_str())
+            && self.kind.as_deref().is_none_or(of_kind)
             && is(&self.user, event["user"].as_str().or(task_user))
             && self.host.as_deref().is_none_or(in_host)
             && self.is_in_time(event)
@@ -141,9 +177,9 @@ impl Filter {
     }
 }
 
-/// A time as people write it: RFC 3339, or how long before `now`.
+/// A time as people write it: RFC 3339, a day, or how long before `now`.
 pub(crate) fn time_of(text: &str, now: SystemTime) -> Option<SystemTime> {
-    if let Some(at) = rfc3339(text) {
+    if let Some(at) = rfc3339(text).or_else(|| rfc3339(&format!("{text}T00:00:00Z"))) {
         return Some(at);
     }
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
@@ -177,6 +213,7 @@ mod tests {
             ("15m", 999_100),
             ("1d", 913_600),
             ("1970-01-12T13:46:40Z", 1_000_000),
+            ("1970-01-12", 950_400),
         ] {
             assert_eq!(
                 time_of(text, now),
@@ -199,13 +236,13 @@ mod tests {
         ];
         let text = lines.map(|line| format!("{line}\n")).concat() + "{\"half";
         std::fs::write(dir.path().join("events-000001-20261125T100000Z.jsonl"), text).unwrap();
-        let find = |filter: Filter| run(dir.path(), &filter, 10).unwrap().0;
+        let find = |filter: Filter| run(dir.path(), &filter, 10).unwrap().lines;
         let some = |text: &str| Some(text.to_owned());
         let alice = find(Filter {
             user: some("alice"),
             ..Filter::default()
         });
-        assert_eq!(alice, lines[..2]);
+        assert_eq!(alice, &lines[..2]);
         let example = find(Filter {
             host: some("Example"),
             ..Filter::default()
@@ -215,7 +252,7 @@ mod tests {
             host: some("other.example"),
             ..Filter::default()
         });
-        assert_eq!(other, lines[2..]);
+        assert_eq!(other, &lines[2..]);
         assert!(
             find(Filter {
                 host: some("her.example"),
@@ -227,8 +264,35 @@ mod tests {
             since: rfc3339("2026-11-25T10:00:02Z"),
             ..Filter::default()
         });
-        assert_eq!(late, lines[2..]);
-        let (last, more) = run(dir.path(), &Filter::default(), 1).unwrap();
-        assert_eq!((&last[..], more), (&[lines[2].to_owned()][..], 2));
+        assert_eq!(late, &lines[2..]);
+        let kind = find(Filter {
+            kind: some("intercept"),
+            ..Filter::default()
+        });
+        assert_eq!(kind, &lines[1..]);
+        let last = run(dir.path(), &Filter::default(), 1).unwrap();
+        assert_eq!((last.lines, last.more), ([lines[2].to_owned()].into(), 2));
+    }
+
+    #[test]
+    fn neither_a_damaged_file_nor_a_long_line_hides_what_comes_behind() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let event = r#"{"at":"2026-11-25T10:00:00Z","log_type":"Intercept"}"#;
+        let put = |name: &str, bytes: &[u8]| std::fs::write(dir.path().join(name), bytes).unwrap();
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        io::Write::write_all(&mut gzip, event.as_bytes()).unwrap();
+        let whole = gzip.finish().unwrap();
+        let cut = "events-000001-20261125T100000Z.jsonl.gz";
+        put(cut, &whole[..whole.len() / 2]);
+        put("events-000002-20261125T100000Z.jsonl.gz", b"no gzip");
+        let long = format!("{{\"x\":\"{}\"}}", "x".repeat(2 * MAX_LINE));
+        put(
+            "events-000003-20261125T100000Z.jsonl",
+            format!("{long}\n{event}\n").as_bytes(),
+        );
+        let found = run(dir.path(), &Filter::default(), 10).unwrap();
+        assert_eq!(found.lines, [event]);
+        assert_eq!(found.damaged[0], cut);
+        assert_eq!(found.damaged.len(), 2);
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     ffi::OsString,
     fs::OpenOptions,
-    io::{IsTerminal, Write},
+    io::{self, IsTerminal, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -14,11 +14,14 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use clap::{Parser, ValueEnum};
 use serde_json::{Value, json};
 
-use crate::{daemons::Target, output};
+use crate::{
+    daemons::Target,
+    output::{self, say},
+};
 
 /// Commands of auditd
 #[derive(Debug, Parser)]
-#[command(name = "sluicectl auditd", no_binary_name = true)]
+#[command(name = "sluicectl auditd", bin_name = "sluicectl auditd", no_binary_name = true)]
 enum Audit {
     /// Print the last events
     Tail {
@@ -43,7 +46,7 @@ enum Audit {
         /// Of this kind, as Intercept
         #[arg(long)]
         kind: Option<String>,
-        /// Not before: RFC 3339, or how long ago, as 90s, 15m, 12h, 7d
+        /// Not before: RFC 3339, a day as 2026-11-25 (UTC), or how long ago, as 90s, 15m, 12h, 7d
         #[arg(long, value_name = "TIME")]
         since: Option<String>,
         /// Not after
@@ -109,7 +112,13 @@ pub(crate) async fn run(target: &Target, words: &[String]) -> anyhow::Result<Exi
             });
             let mut client = target.connect("auditd").await?;
             let found: Value = client.call("audit.search", wish).await?;
-            show(&found["events"])?;
+            show(&found["events"]);
+            for file in found["damaged"].as_array().into_iter().flatten() {
+                eprintln!(
+                    "sluicectl: `{}` is damaged, events of it are missing",
+                    output::text(file)
+                );
+            }
             if let Some(more) = found["more"].as_u64().filter(|more| *more > 0) {
                 eprintln!("sluicectl: {more} earlier events are left out, see --limit");
             }
@@ -120,12 +129,11 @@ pub(crate) async fn run(target: &Target, words: &[String]) -> anyhow::Result<Exi
 }
 
 /// Prints events, one in a line.
-fn show(events: &Value) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
-    for event in events.as_array().into_iter().flatten() {
-        writeln!(out, "{event}")?;
-    }
-    out.flush().context("cannot write")
+fn show(events: &Value) {
+    let lines = events.as_array().into_iter().flatten();
+    lines
+        .take_while(|_| !output::is_closed())
+        .for_each(|event| say!("{event}"));
 }
 
 async fn tail(target: &Target, lines: usize, follow: bool) -> anyhow::Result<()> {
@@ -135,8 +143,8 @@ async fn tail(target: &Target, lines: usize, follow: bool) -> anyhow::Result<()>
         if let Some(missed) = answer["missed"].as_u64().filter(|missed| *missed > 0) {
             eprintln!("sluicectl: {missed} events came too fast and are left out");
         }
-        show(&answer["events"])?;
-        if !follow {
+        show(&answer["events"]);
+        if !follow || output::is_closed() {
             return Ok(());
         }
         answer = client.call("audit.tail", json!({ "after": answer["next"] })).await?;
@@ -144,7 +152,7 @@ async fn tail(target: &Target, lines: usize, follow: bool) -> anyhow::Result<()>
 }
 
 async fn export(target: &Target, task: &str, format: Format, to: Option<&Path>) -> anyhow::Result<()> {
-    if to.is_none() && format == Format::Pcapng && std::io::stdout().is_terminal() {
+    if to.is_none() && format == Format::Pcapng && io::stdout().is_terminal() {
         bail!("a capture is nothing for a terminal: name a file with -o");
     }
     let mut client = target.connect("auditd").await?;
@@ -169,7 +177,11 @@ async fn export(target: &Target, task: &str, format: Format, to: Option<&Path>) 
             // Not before there is something to write.
             none => none.insert(open(to)?),
         };
-        file.write_all(&data).context("cannot write")?;
+        match file.write_all(&data) {
+            // Whoever reads it has had enough.
+            Err(e) if to.is_none() && e.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+            written => written.context("cannot write")?,
+        }
         if let Some(left) = piece["left_out"].as_u64().filter(|left| *left > 0) {
             eprintln!("sluicectl: {left} packets of captures in another format are left out");
         }
@@ -183,7 +195,7 @@ async fn export(target: &Target, task: &str, format: Format, to: Option<&Path>) 
 /// The file, which nobody else may read, or standard output.
 fn open(to: Option<&Path>) -> anyhow::Result<Box<dyn Write>> {
     let Some(path) = to else {
-        return Ok(Box::new(std::io::stdout()));
+        return Ok(Box::new(io::stdout()));
     };
     let file = OpenOptions::new()
         .write(true)

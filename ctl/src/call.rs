@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::daemons::Target;
 use crate::g3::{EscaperCommand, Kind, ResolverCommand, ServerCommand, UserGroupCommand};
+use crate::output::say;
 use crate::{audit, ca, g3, generic, output};
 
 /// What to ask a daemon.
@@ -166,7 +167,7 @@ pub(crate) async fn run(target: &Target, daemon: &str, command: &DaemonCommand) 
         Ok(value) if target.json => output::json(&value),
         Ok(value) => g3::show(call.show, &value),
         // The name is known not to resolve: that is what was asked.
-        Err(e) if call.show == Show::Query && !target.json && g3::is_answer(&e) => println!("{e}"),
+        Err(e) if call.show == Show::Query && !target.json && g3::is_answer(&e) => say!("{e}"),
         Err(e) => return Err(e.into()),
     }
     Ok(ExitCode::SUCCESS)

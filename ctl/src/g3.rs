@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use sluice_control::{CallError, Code};
 
 use crate::call::{Call, FILE, Show, json_of};
-use crate::output;
+use crate::output::{self, say};
 
 /// Kinds of objects.
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -221,10 +221,10 @@ pub(crate) fn show(how: Show, value: &Value) {
     match how {
         Show::Json => output::json(value),
         Show::Plain => output::plain(value),
-        Show::Version => println!("{}", output::text(&value["version"])),
+        Show::Version => say!("{}", output::text(&value["version"])),
         Show::Query => match value.get("addresses").unwrap_or(value) {
-            Value::Array(addresses) => addresses.iter().for_each(|a| println!("{}", output::text(a))),
-            other => println!("{}", output::text(other)),
+            Value::Array(addresses) => addresses.iter().for_each(|a| say!("{}", output::text(a))),
+            other => say!("{}", output::text(other)),
         },
         Show::Server => {
             let rows = [
@@ -234,7 +234,7 @@ pub(crate) fn show(how: Show, value: &Value) {
                 ("total task", "total_tasks"),
             ];
             for (label, key) in rows {
-                println!("{label}: {}", output::text(&value[key]));
+                say!("{label}: {}", output::text(&value[key]));
             }
         }
         Show::Rows => output::table(&rows(value)),

@@ -5,7 +5,7 @@
 //! a daemon. The name it is called by chooses a daemon:
 //! `proxyd-ctl` is `sluicectl proxyd`, `g3proxy-ctl` is that with g3proxy's flags.
 
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line speaks there")]
+#![expect(clippy::print_stderr, reason = "a command line speaks there")]
 
 mod audit;
 mod ca;
@@ -38,7 +38,8 @@ fn main() -> ExitCode {
     let done = runtime
         .map_err(anyhow::Error::from)
         .and_then(|runtime| runtime.block_on(run(&cli)));
-    done.unwrap_or_else(|e| output::failure(&e, cli.target.json))
+    done.and_then(|code| output::written().map(|()| code))
+        .unwrap_or_else(|e| output::failure(&e, cli.target.json))
 }
 
 async fn run(cli: &cli::Cli) -> anyhow::Result<ExitCode> {

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use sluice_control::{CallError, Client, NoParams};
 
 use crate::daemons::{self, Target, promptly};
-use crate::output;
+use crate::output::{self, say};
 
 /// Checks in every daemon that runs, then reloads them one after the other.
 pub(crate) async fn run(target: &Target) -> anyhow::Result<ExitCode> {
@@ -79,9 +79,9 @@ fn print(results: &Map<String, Value>) {
             }
             _ => continue,
         };
-        println!("{daemon}: {told}");
+        say!("{daemon}: {told}");
         for warning in results[daemon]["warnings"].as_array().into_iter().flatten() {
-            println!("{daemon}: warning: {}", output::text(warning));
+            say!("{daemon}: warning: {}", output::text(warning));
         }
     }
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use sluice_control::{Client, NoParams};
 
 use crate::daemons::{self, Target, promptly};
-use crate::output;
+use crate::output::{self, say};
 
 /// Asks every daemon, or the named ones; fails if one of them does not answer.
 pub(crate) async fn run(target: &Target, named: &[String]) -> anyhow::Result<ExitCode> {
@@ -36,7 +36,7 @@ pub(crate) async fn run(target: &Target, named: &[String]) -> anyhow::Result<Exi
     } else {
         output::table(&rows(&found));
         if found.iter().any(|(_, status)| status.is_err()) {
-            println!("\nto have all of them: {}", target.remedy());
+            say!("\nto have all of them: {}", target.remedy());
         }
     }
     let all = found.iter().all(|(_, status)| status.is_ok());

@@ -7,6 +7,7 @@ use clap::ValueEnum;
 use serde_json::{Value, json};
 use sluice_auth::{CryptHash, CryptMethod, Digest, FastHash, MAX_PASSWORD, ROUNDS, SALT_LETTERS, Salt};
 
+use crate::output::say;
 use crate::{output, password};
 
 /// How a token is made, and of what.
@@ -162,7 +163,7 @@ pub(crate) fn run(options: &TokenOptions, as_json: bool) -> anyhow::Result<ExitC
     if as_json {
         output::json(&made.to_json());
     } else {
-        println!("{}", made.to_yaml());
+        say!("{}", made.to_yaml());
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::daemons::{self, Target};
+use crate::output::say;
 use crate::{check, reload, status};
 use child::{Event, Keeper, Order};
 
@@ -179,7 +180,7 @@ impl<'a> Group<'a> {
             loop {
                 tokio::select! {
                     asked = self.signals.next() => if asked == Asked::Stop {
-                        println!("up: stopped before the group was up");
+                        say!("up: stopped before the group was up");
                         return Ok(false);
                     },
                     () = &mut late => bail!("{name} is not ready after {START:?}"),
@@ -199,13 +200,13 @@ impl<'a> Group<'a> {
             }
         }
         let dir = self.target.dir();
-        println!(
+        say!(
             "up: the group `{}` is up, its sockets are in {}; Ctrl-C stops it",
             self.target.group(),
             dir.display()
         );
         if let Some(hello) = &self.options.hello {
-            println!("{hello}");
+            say!("{hello}");
         }
         Ok(true)
     }
@@ -249,7 +250,7 @@ impl<'a> Group<'a> {
                 ended = next_end(&mut self.proxyd, &mut self.helpers) => match ended {
                     Some(ended) => { ended?; }
                     None => {
-                        println!("up: no daemon is left");
+                        say!("up: no daemon is left");
                         return Ok(ExitCode::SUCCESS);
                     }
                 },
@@ -262,9 +263,9 @@ impl<'a> Group<'a> {
             Event::Ready(name, status) => announce(name, &status),
             Event::Crashed(name, status, pause) => {
                 self.faults += 1;
-                println!("up: {name} ended with {status}, it starts again in {pause:?}");
+                say!("up: {name} ended with {status}, it starts again in {pause:?}");
             }
-            Event::Left(name) => println!("up: {name} was stopped, it is not started again"),
+            Event::Left(name) => say!("up: {name} was stopped, it is not started again"),
         }
     }
 
@@ -283,7 +284,7 @@ impl<'a> Group<'a> {
     }
 
     async fn reload(&self) {
-        println!("up: reloading");
+        say!("up: reloading");
         if let Err(e) = reload::run(self.target).await {
             eprintln!("up: {e:#}");
         }
@@ -311,7 +312,7 @@ impl<'a> Group<'a> {
                 }
             }
         }
-        println!(
+        say!(
             "up: {}",
             if clean {
                 "stopped"
@@ -337,8 +338,8 @@ async fn next_end(proxyd: &mut Wave, helpers: &mut Wave) -> Option<anyhow::Resul
 fn announce(name: &str, status: &Value) {
     let (pid, listening) = (&status["pid"], status::dash(sluice_control::listening(status)));
     match status["note"].as_str() {
-        Some(note) => println!("up: {name} is ready, pid {pid}, listening: {listening} ({note})"),
-        None => println!("up: {name} is ready, pid {pid}, listening: {listening}"),
+        Some(note) => say!("up: {name} is ready, pid {pid}, listening: {listening} ({note})"),
+        None => say!("up: {name} is ready, pid {pid}, listening: {listening}"),
     }
 }
 

@@ -4,9 +4,9 @@
 
 use std::{
     io::{Read, Write},
-    os::unix::net::UnixStream,
+    os::{fd::OwnedFd, unix::net::UnixStream},
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
     sync::Arc,
     time::Duration,
 };
@@ -14,7 +14,7 @@ use std::{
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use sluice_bus::{FlowDump, FlowMeta, Policy, Recorder, SenderConfig, Stalled, Subscriber};
-use sluice_testkit::{Daemon, Group, assert_eventually, sluicectl};
+use sluice_testkit::{Daemon, Group, assert_eventually, binary, sluicectl};
 use sluice_tests::captures::{captures, ctl, numbered, paths, tshark};
 use sluice_wire::{
     audit::{Event, Record, hex},
@@ -471,6 +471,42 @@ async fn events_are_found_and_tasks_exported() {
         "{}",
         nothing.stderr
     );
+    auditd.stop().await.assert_clean();
+}
+
+#[tokio::test]
+async fn a_reader_who_has_had_enough_is_no_failure_and_a_full_disk_is_one() {
+    let group = group("");
+    let auditd = start(&group).await;
+    let recorder = recorder(&group);
+    recorder.event(&event(1, "/1"));
+    assert!(recorder.flush(LIMIT));
+    let said = |words: &[&str], out: Stdio| {
+        let mut command = Command::new(binary("sluicectl"));
+        command.arg("-C").arg(group.runtime_dir()).arg("auditd").args(words);
+        let output = command.stdout(out).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), told)
+    };
+    for words in [&["search"][..], &["tail", "-f"], &["describe"], &["status", "--json"]] {
+        let (reader, writer) = UnixStream::pair().unwrap();
+        drop(reader);
+        assert_eq!(
+            said(words, OwnedFd::from(writer).into()),
+            (Some(0), String::new()),
+            "{words:?}"
+        );
+        let full = std::fs::File::create("/dev/full").unwrap();
+        let (code, told) = said(words, full.into());
+        assert_eq!(code, Some(1), "{words:?}");
+        assert!(
+            told.contains("cannot write: No space left on device"),
+            "{words:?}: {told}"
+        );
+    }
+    let (code, told) = said(&["search", "--task", "1"], Stdio::null());
+    assert_eq!(code, Some(1));
+    assert!(told.contains("`1` is not the id of a task"), "{told}");
     auditd.stop().await.assert_clean();
 }
 

@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::daemons::{self, Target};
+use crate::output::say;
 
 /// A child that ran this long has its pause forgotten.
 const STEADY: Duration = Duration::from_secs(30);
@@ -201,7 +202,7 @@ async fn offline(one: &Target, name: &str) -> anyhow::Result<()> {
 async fn pass_on(name: &'static str, output: impl AsyncRead + Unpin) {
     let mut lines = BufReader::new(output).split(b'\n');
     while let Ok(Some(line)) = lines.next_segment().await {
-        println!("{name:9} | {}", String::from_utf8_lossy(&line));
+        say!("{name:9} | {}", String::from_utf8_lossy(&line));
     }
 }
 
