@@ -2,7 +2,8 @@
 //! CONNECT and Upgrade make of it.
 //!
 //! [`plan`] decides what each one asks for, [`forward`] finds it an upstream, [`exchange`] gets the response,
-//! [`adapt`] does the same where ICAP services have a say, [`connect`] makes tunnels, [`reply`] says what a client is told when something fails.
+//! [`adapt`] does the same where ICAP services have a say, [`connect`] makes tunnels, [`upload`] is a request on its way beside
+//! the wait for its answer, [`reply`] says what a client is told when something fails.
 
 pub(crate) mod adapt;
 pub(crate) mod auth;
@@ -14,3 +15,4 @@ pub(crate) mod headers;
 pub(crate) mod plan;
 pub(crate) mod pool;
 pub(crate) mod reply;
+pub(crate) mod upload;

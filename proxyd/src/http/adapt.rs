@@ -7,7 +7,6 @@ mod body;
 mod counts;
 mod heads;
 mod out;
-mod upload;
 mod way;
 
 use std::future::{Future, poll_fn};
@@ -31,6 +30,7 @@ use crate::error::TaskError;
 use crate::http::exchange::{
     Done, Exchange, Failure, Outcome, Request, Setting, Terms, Upstream, is_connection_bound, sub_protocol,
 };
+use crate::http::upload::Upload;
 use crate::icap::{Adapted, Ask, Body, BodySource, IcapError, Services, Verdict};
 use crate::record::Event;
 use crate::task::Task;
@@ -40,7 +40,6 @@ use counts::Counts;
 use heads::{AdaptedRequest, Reply, adapted_request, forward_request};
 pub(crate) use heads::{OWN, final_head};
 use out::{Out, Speed, Stop, send_message};
-use upload::Upload;
 pub(crate) use way::{Standing, Way};
 
 /// What adapts the messages of an exchange.
@@ -181,7 +180,7 @@ impl Adapting<'_> {
         let mut up_out = Out::new(&mut up_out, counts, &counts.remote_written, &up);
         self.task.note_request_sent(body.is_none());
         let sending = send_message(&adapted.head, body, adapted.framing, &mut up_out, self.idle);
-        let mut upload = Upload::new(sending);
+        let mut upload = Upload::new(Box::pin(sending));
         let mut inlet = Inlet {
             reader: &mut up_in,
             buf: &mut upstream.buf,
@@ -212,8 +211,9 @@ impl Adapting<'_> {
             side: Side::Upstream,
             ended: &response_read,
         });
-        let asking = self.ask_about_response(adapted, &response, source, client);
-        let (new_head, body) = upload.beside(asking).await.map_err(Failure::early)?;
+        let asking = Box::pin(self.ask_about_response(adapted, &response, source, client));
+        // Whatever goes wrong with the request now, the response is what counts.
+        let (new_head, body) = upload.regardless(asking).await.map_err(Failure::early)?;
         let response = match &new_head {
             Some(bytes) => final_head(bytes, self.request.awaits).map_err(Failure::early)?,
             None => response,
@@ -330,7 +330,7 @@ impl Adapting<'_> {
     }
 
     /// Waits for a final head while the request goes on; it is at the front of what is given back. Hands on 1xx.
-    async fn await_head<F: Future<Output = Result<(), Stop>>>(
+    async fn await_head<F: Future<Output = Result<(), Stop>> + Unpin>(
         &self,
         upload: &mut Upload<F>,
         inlet: &mut Inlet<'_, impl AsyncRead + Unpin>,
@@ -375,7 +375,7 @@ impl Adapting<'_> {
     }
 
     /// Ready when bytes of a response have come.
-    fn poll_response<F: Future<Output = Result<(), Stop>>>(
+    fn poll_response<F: Future<Output = Result<(), Stop>> + Unpin>(
         &self,
         cx: &mut Context<'_>,
         upload: &mut Upload<F>,
@@ -428,7 +428,7 @@ impl Adapting<'_> {
     }
 
     /// 101: the connections leave HTTP.
-    async fn upgrade<F: Future<Output = Result<(), Stop>>>(
+    async fn upgrade<F: Future<Output = Result<(), Stop>> + Unpin>(
         &mut self,
         response: &ResponseHead<'_>,
         upload: &Upload<F>,
@@ -458,7 +458,7 @@ impl Adapting<'_> {
     }
 
     /// Sends a response, and the rest of its request; tells whether the client's connection goes on.
-    async fn send_response<B: BodySource, F: Future<Output = Result<(), Stop>>>(
+    async fn send_response<B: BodySource, F: Future<Output = Result<(), Stop>> + Unpin>(
         &mut self,
         response: ResponseHead<'_>,
         body: Option<B>,
@@ -494,7 +494,7 @@ impl Adapting<'_> {
             beside(cx);
             if let Poll::Ready(sent) = sending.as_mut().poll(cx) {
                 return Poll::Ready(sent.map_err(|stop| match stop {
-                    Stop::Sink(error) => TaskError::ClientWrite(error),
+                    Stop::Receiver(error) => TaskError::ClientWrite(error),
                     Stop::Source(error) => error,
                 }));
             }

@@ -91,16 +91,13 @@ pub(super) async fn run(
     let is_tunnel = tunnel.is_some();
     let upload = async {
         match (&mut tunnel, body) {
-            (Some(tunnel), _) => {
-                let passed = pass(tunnel, &mut to_upstream).await;
-                passed.map_err(|broken| broken.by(client_error))
-            }
+            (Some(tunnel), _) => pass(tunnel, &mut to_upstream, client_error).await,
             (None, Some(body)) => send_body(body, length, &mut to_upstream).await,
             (None, None) => Ok(()),
         }
     };
     let upload = pin!(upload);
-    let mut upload = Upload::new(upload, note);
+    let mut upload = Upload::new(upload);
     let answer = Answer::new(response, respond);
     let answered = upload.await_answer(answer, settings.rsp_header_recv_timeout.0).await?;
     let (parts, mut from_upstream) = answered.into_parts();
@@ -109,10 +106,7 @@ pub(super) async fn run(
         let head = client_head(parts.status, parts.headers);
         let mut to_client = respond.send_response(head, false).map_err(client_error)?;
         note.status = Some(parts.status);
-        let download = async {
-            let passed = pass(&mut from_upstream, &mut to_client).await;
-            passed.map_err(|broken| broken.by(upstream_error))
-        };
+        let download = pass(&mut from_upstream, &mut to_client, upstream_error);
         return upload.finish(download, note).await;
     }
     self::respond(upload, (parts, from_upstream), (respond, note), &asked, &adapter).await

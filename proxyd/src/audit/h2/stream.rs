@@ -319,11 +319,13 @@ impl Exchange<'_> {
         let ends_at_once = body.is_end_stream();
         let (response, mut to_upstream) = note.open(head, ends_at_once, requests, settings).await?;
         let upload = async {
-            let passed = pass(&mut body, &mut to_upstream).await;
-            passed.map_err(|broken| broken.by(client_error))
+            if ends_at_once {
+                return Ok(());
+            }
+            pass(&mut body, &mut to_upstream, client_error).await
         };
         let upload = pin!(upload);
-        let mut upload = Upload::new(upload, note);
+        let mut upload = Upload::new(upload);
         // The response's head, while the request goes on.
         let answer = Answer::new(response, respond);
         let answered = upload.await_answer(answer, settings.rsp_header_recv_timeout.0).await?;
@@ -338,8 +340,7 @@ impl Exchange<'_> {
             if ends {
                 return Ok(());
             }
-            let passed = pass(&mut from_upstream, &mut to_client).await;
-            passed.map_err(|broken| broken.by(upstream_error))
+            pass(&mut from_upstream, &mut to_client, upstream_error).await
         };
         upload.finish(download, note).await
     }

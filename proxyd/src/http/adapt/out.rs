@@ -14,13 +14,11 @@ use tokio::time::timeout;
 
 use super::counts::Counts;
 use crate::error::TaskError;
+use crate::http::upload;
 use crate::icap::{BodySource, Flow, IcapError};
 
-/// Why a body did not get through.
-pub(super) enum Stop {
-    Sink(io::Error),
-    Source(TaskError),
-}
+/// Why a message did not get through.
+pub(super) type Stop = upload::Stop<io::Error, TaskError>;
 
 /// Writes a head, then its body in `framing`.
 pub(super) async fn send_message<B: BodySource>(
@@ -30,7 +28,7 @@ pub(super) async fn send_message<B: BodySource>(
     out: &mut Out<'_, impl AsyncWrite + Unpin>,
     limit: Duration,
 ) -> Result<(), Stop> {
-    out.write(head, limit).await.map_err(Stop::Sink)?;
+    out.write(head, limit).await.map_err(Stop::Receiver)?;
     let Some(mut body) = body else { return Ok(()) };
     if framing == BodyFraming::None {
         return Ok(());
@@ -65,7 +63,7 @@ pub(super) async fn send_message<B: BodySource>(
         } else {
             &payload
         };
-        out.write_unlimited(bytes).await.map_err(Stop::Sink)?;
+        out.write_unlimited(bytes).await.map_err(Stop::Receiver)?;
         if flow == Flow::End {
             return Ok(());
         }

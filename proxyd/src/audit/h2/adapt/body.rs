@@ -8,7 +8,7 @@ use h2::{RecvStream, SendStream};
 use http::HeaderMap;
 
 use super::heads::{trailer_lines, trailer_map};
-use crate::audit::h2::body::{Broken, receiver, send};
+use crate::audit::h2::body::{receiver, send};
 use crate::audit::h2::stream::{StreamError, client_error, upstream_error};
 use crate::audit::h2::upload::Stop;
 use crate::error::TaskError;
@@ -95,8 +95,8 @@ pub(super) async fn send_body<B: BodySource>(
         let flow = poll_fn(|cx| match body.poll_data(cx, &mut payload) {
             Poll::Ready(flow) => Poll::Ready(flow.map_err(|error| Stop::Source(error.into()))),
             Poll::Pending => {
-                let reset = ready!(to.poll_reset(cx)).map_or_else(receiver, Broken::Receiver);
-                Poll::Ready(Err(reset.by(client_error)))
+                let reset = ready!(to.poll_reset(cx));
+                Poll::Ready(Err(Stop::Receiver(reset.unwrap_or_else(receiver))))
             }
         })
         .await?;
@@ -114,14 +114,14 @@ pub(super) async fn send_body<B: BodySource>(
         let is_last = trailers.as_ref().is_some_and(HeaderMap::is_empty);
         if is_last || !payload.is_empty() {
             let sent = send(payload.into(), is_last, to, |_| ()).await;
-            sent.map_err(|broken| broken.by(client_error))?;
+            sent.map_err(Stop::Receiver)?;
         }
         match trailers {
             None => {}
             Some(trailers) if trailers.is_empty() => return Ok(()),
             Some(trailers) => {
                 let sent = to.send_trailers(trailers);
-                return sent.map_err(|error| receiver(error).by(client_error));
+                return sent.map_err(|error| Stop::Receiver(receiver(error)));
             }
         }
     }
