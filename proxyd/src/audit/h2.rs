@@ -483,7 +483,7 @@ where
         let reason = match &self.error {
             None | Some(H2Error::Idle(_)) => Reason::NO_ERROR,
             Some(H2Error::ClientFlood) => Reason::ENHANCE_YOUR_CALM,
-            Some(H2Error::ClientFrames(offence)) => offence.reason(),
+            Some(H2Error::ClientFrames(offence)) => guard::reason(*offence),
             Some(_) => Reason::INTERNAL_ERROR,
         };
         self.client.abrupt_shutdown(reason);
