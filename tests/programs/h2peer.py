@@ -187,6 +187,11 @@ class Client:
         self.peer.flush()
         return stream
 
+    def websocket(self, path):
+        """Opens one (RFC 8441), once the server has said that it may."""
+        self.until(lambda: self.peer.conn.remote_settings.get(8) == 1)
+        return self.begin("CONNECT", path, [(":protocol", "websocket"), ("sec-websocket-version", "13")], end=False)
+
     def turn(self):
         events = self.peer.events()
         if events is None:

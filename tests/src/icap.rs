@@ -6,9 +6,9 @@
     reason = "a test fails by panicking"
 )]
 
-use std::fs;
+use std::{fs, io};
 
-use sluice_testkit::{Daemon, Group, Patience, Port, Process};
+use sluice_testkit::{Answer, Conn, Daemon, Group, Origin, Patience, Port, Process, Wire};
 use tokio::process::Command;
 
 use crate::proxy;
@@ -77,6 +77,41 @@ pub fn audited(reqmod: Option<&str>, respmod: Option<&str>, more: &str) -> Strin
     yaml
 }
 
+/// An ICAP server that answers OPTIONS. `answer` does the rest: it is told the head of a request whose first encapsulated
+/// head has been read.
+pub fn server(answer: impl Fn(&mut Conn, &str) -> io::Result<()> + Send + Sync + 'static) -> Origin {
+    Origin::script(move |conn| {
+        while let Some(head) = conn.head()? {
+            if head.starts_with("OPTIONS ") {
+                conn.write(b"ICAP/1.0 200 OK\r\nISTag: a\r\nMethods: RESPMOD, REQMOD\r\nAllow: 204\r\n\r\n")?;
+                continue;
+            }
+            conn.head()?;
+            answer(conn, &head)?;
+        }
+        Ok(())
+    })
+}
+
+/// A proxy whose services for both kinds of messages are one ICAP server that changes nothing, for the user `joe`; what it
+/// says of requests, `X-Rule: seven`, it is told again of their responses.
+pub async fn sharing() -> (Daemon, Origin) {
+    let icap = server(|conn, head| {
+        if head.starts_with("RESPMOD ") {
+            let has_body = head.contains("res-body=");
+            conn.until(if has_body { "0\r\n\r\n" } else { "\r\n\r\n" })?;
+        }
+        conn.write(b"ICAP/1.0 204 No\r\nX-Rule: seven\r\nISTag: a\r\n\r\n")
+    });
+    let url = format!("icap://joe:pw@{}/s", icap.addr());
+    let yaml = audited(Some(&url), Some(&url), "").replacen(
+        "min_idle_count: 0}",
+        "min_idle_count: 0}, respond_shared_names: X-Rule",
+        1,
+    );
+    (Daemon::proxyd(&yaml).start().await, icap)
+}
+
 /// c-icap with its echo service.
 pub struct CIcap {
     port: Port,
@@ -117,4 +152,28 @@ impl CIcap {
     pub fn url(&self) -> String {
         format!("icap://{}/echo", self.port.addr())
     }
+}
+
+/// Sends back the body of a request, by its length, and what it was asked for.
+pub fn mirror() -> Origin {
+    Origin::http(|request| {
+        let seen = request.header("x-seen").unwrap_or("no");
+        let head = format!(
+            "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nX-Method: {} {}\r\nX-Origin-Saw: {seen}\r\n\r\n",
+            request.body.len(),
+            request.method(),
+            request.target()
+        );
+        [head.as_bytes(), &request.body].concat()
+    })
+}
+
+/// What a POST to an origin is answered, with these lines about its body.
+pub async fn post(wire: &mut Wire, origin: &Origin, framing: &str, body: &[u8]) -> Answer {
+    let head = format!(
+        "POST http://{0}/a HTTP/1.1\r\nHost: {0}\r\n{framing}\r\n",
+        origin.addr()
+    );
+    wire.send([head.as_bytes(), body].concat()).await;
+    wire.answer().await
 }

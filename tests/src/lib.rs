@@ -3,6 +3,7 @@
 pub mod browser;
 pub mod captures;
 pub mod icap;
+pub mod inspect;
 pub mod minting;
 pub mod rig;
 pub mod udp;

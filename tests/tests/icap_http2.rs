@@ -4,18 +4,19 @@
 use std::fs;
 
 use serde_json::Value;
-use sluice_testkit::{Ca, Daemon, Exited, Nginx, Origin, assert_eventually, python};
-use sluice_tests::icap::{CIcap, Pair, audited};
+use sluice_testkit::{Ca, Daemon, Exited, Nginx, assert_eventually, python};
+use sluice_tests::icap::{CIcap, Pair, audited, server, sharing};
 use sluice_tests::rig::{Keys, Rig, nginx};
 use sluice_tests::{nobody, noise};
 
 /// A client and a server.
 const PEERS: &str = include_str!("../programs/h2peer.py");
 
-/// Runs a Python program with a server and the name of its proxy: `proxy`, and `client()` connects through it.
+/// Runs a Python program with a server and a client of its own, `server` and `c`; `proxy` is the name of the proxy
+/// between them.
 async fn run(proxyd: &Daemon, program: &str) -> Exited {
     let program = format!(
-        "{PEERS}\nproxy = sys.argv[1]\nserver = Server()\nclient = lambda: Client(proxy, server.address)\n{program}\nprint('done')\n"
+        "{PEERS}\nproxy = sys.argv[1]\nserver = Server()\nc = Client(proxy, server.address)\n{program}\nprint('done')\n"
     );
     let addr = proxyd.addr("http").to_string();
     let run = python(&program, &[&addr]).await;
@@ -27,6 +28,13 @@ async fn run(proxyd: &Daemon, program: &str) -> Exited {
         proxyd.stderr()
     );
     run
+}
+
+/// Runs such a program with this service of icap-stub for both kinds of messages.
+async fn adapted(service: &str, program: &str) {
+    let pair = Pair::start(Some(service), Some(service), "").await;
+    run(&pair.proxyd, program).await;
+    pair.stop().await;
 }
 
 fn streams(proxyd: &Daemon) -> Vec<Value> {
@@ -41,7 +49,6 @@ async fn rules_are_applied_to_requests_and_responses_on_one_connection() {
     run(
         &pair.proxyd,
         r#"
-c = client()
 answer = c.ask(path="/a")
 assert (answer.status, answer.head["x-seen-by-origin"], answer.head["x-seen"]) == (200, "yes", "yes"), answer.head
 assert [v for n, v in answer.fields if n == "set-cookie"] == ["a=1", "b=2"], answer.fields
@@ -92,9 +99,8 @@ assert [head[":path"] for head in server.heads] == ["/a", "/page", "/new", "/a"]
 /// Servers may send their SETTINGS before they have heard the client: that is no way past the services.
 #[tokio::test]
 async fn a_server_that_speaks_first_is_known_too() {
-    let pair = Pair::start(Some("edit"), Some("edit"), "").await;
-    run(
-        &pair.proxyd,
+    adapted(
+        "edit",
         r#"
 eager = Server(speaks_first=True)
 for waits in [True, False]:
@@ -103,19 +109,16 @@ for waits in [True, False]:
 "#,
     )
     .await;
-    pair.stop().await;
 }
 
 /// IC-01, IC-03, IC-04.
 #[tokio::test]
 async fn bodies_of_every_size_pass_unchanged_by_every_kind_of_service() {
     for service in ["same", "echo", "zero", "four", "whole"] {
-        let pair = Pair::start(Some(service), Some(service), "").await;
-        run(
-            &pair.proxyd,
+        adapted(
+            service,
             r#"
 import random
-c = client()
 for size in [*range(101), 1023, 1024, 1025, 4096, 70000, 1000000]:
     body = random.Random(size).randbytes(size)
     answer = c.ask("POST", "/a", [("content-length", str(size))], body)
@@ -138,17 +141,14 @@ for stream, body in streams.items():
 "#,
         )
         .await;
-        pair.stop().await;
     }
 }
 
 #[tokio::test]
 async fn what_is_changed_says_how_long_it_is() {
-    let pair = Pair::start(Some("edit"), Some("edit"), "").await;
-    run(
-        &pair.proxyd,
+    adapted(
+        "edit",
         r#"
-c = client()
 answer = c.ask("POST", "/new", [("content-length", "5")], b"12345")
 assert answer.body == b"new body" and answer.head.get("content-length") in (None, "8"), vars(answer)
 answer = c.ask("HEAD", "/a")
@@ -159,36 +159,14 @@ for path, status in [("/204", 204), ("/304", 304)]:
 "#,
     )
     .await;
-    pair.stop().await;
 }
 
 #[tokio::test]
 async fn heads_keep_what_belongs_to_http2() {
-    let icap = Origin::script(|conn| {
-        while let Some(head) = conn.head()? {
-            if head.starts_with("OPTIONS ") {
-                conn.write(b"ICAP/1.0 200 OK\r\nISTag: a\r\nMethods: RESPMOD, REQMOD\r\nAllow: 204\r\n\r\n")?;
-                continue;
-            }
-            conn.head()?;
-            if head.starts_with("RESPMOD ") {
-                conn.until("\r\n\r\n")?;
-            }
-            conn.write(b"ICAP/1.0 204 No\r\nX-Rule: seven\r\nISTag: a\r\n\r\n")?;
-        }
-        Ok(())
-    });
-    let url = format!("icap://{}/s", icap.addr());
-    let yaml = audited(Some(&url), Some(&url), "").replacen(
-        "min_idle_count: 0}",
-        "min_idle_count: 0}, respond_shared_names: X-Rule",
-        1,
-    );
-    let proxyd = Daemon::proxyd(&yaml).start().await;
+    let (proxyd, icap) = sharing().await;
     run(
         &proxyd,
         r#"
-c = client()
 answer = c.ask("PUT", "/a?b", [("cookie", "a=1"), ("cookie", "b=2"), ("te", "trailers"), ("x-y", "z")])
 assert answer.status == 200, vars(answer)
 # Services would judge another host.
@@ -198,8 +176,7 @@ answer = c.ask(path="/x", fields=[("host", server.address)])
 assert answer.status == 200, vars(answer)
 assert [head.get("te") for head in server.heads] == ["trailers", None], server.heads
 assert [head.get("host") for head in server.heads] == [None, server.address], server.heads
-c.until(lambda: c.peer.conn.remote_settings.get(8) == 1)
-stream = c.begin("CONNECT", "/chat", [(":protocol", "websocket"), ("sec-websocket-version", "13")], end=False)
+stream = c.websocket("/chat")
 c.peer.send(stream, b"bye", None, True)
 assert c.end(stream).body == b"bye"
 "#,
@@ -234,11 +211,9 @@ assert c.end(stream).body == b"bye"
 #[tokio::test]
 async fn streams_flow_both_ways_through_services() {
     for service in ["zero", "whole"] {
-        let pair = Pair::start(Some(service), Some(service), "").await;
-        run(
-            &pair.proxyd,
+        adapted(
+            service,
             r#"
-c = client()
 stream = c.begin("POST", "/stream", end=False)
 for word in [b"one", b"two", b"three"]:
     c.peer.send(stream, word)
@@ -257,23 +232,14 @@ assert answer.body == big
 "#,
         )
         .await;
-        pair.stop().await;
     }
 }
 
 /// IC-12.
 #[tokio::test]
 async fn a_websocket_is_asked_about_once_and_passes() {
-    let pair = Pair::start(Some("edit"), Some("edit"), "").await;
-    run(
-        &pair.proxyd,
-        r#"
-c = client()
-c.until(lambda: c.peer.conn.remote_settings.get(8) == 1)
-def connect(path):
-    stream = c.begin("CONNECT", path, [(":protocol", "websocket"), ("sec-websocket-version", "13")], end=False)
-    return stream
-stream = connect("/ws")
+    adapted("edit", r#"
+stream = c.websocket("/ws")
 for word in [b"ping", b"pong"]:
     c.peer.send(stream, word)
     c.until(lambda: c.answers[stream].body.endswith(word))
@@ -281,13 +247,10 @@ answer = c.answers[stream]
 assert (answer.status, answer.head["x-seen-by-origin"], answer.head.get("x-seen")) == (200, "yes", None), vars(answer)
 c.peer.send(stream, b"", None, True)
 assert c.end(stream).body == b"pingpong"
-answer = c.end(connect("/bad"))
+answer = c.end(c.websocket("/bad"))
 assert (answer.status, answer.body) == (451, b"<p>no</p>"), vars(answer)
 assert [(head[":method"], head[":protocol"], head[":path"]) for head in server.heads] == [("CONNECT", "websocket", "/ws")]
-"#
-    )
-    .await;
-    pair.stop().await;
+"#).await;
 }
 
 #[tokio::test]
@@ -295,19 +258,11 @@ async fn a_stream_that_is_reset_frees_its_service() {
     let dir = tempfile::tempdir().unwrap();
     let pipe = |name: &str| dir.path().join(name);
     let [heard, ended] = ["heard", "ended"].map(pipe);
-    let icap = Origin::script(move |conn| {
-        while let Some(head) = conn.head()? {
-            if head.starts_with("OPTIONS ") {
-                conn.write(b"ICAP/1.0 200 OK\r\nISTag: a\r\nMethods: RESPMOD, REQMOD\r\nAllow: 204\r\n\r\n")?;
-                continue;
-            }
-            conn.head()?;
-            fs::write(&heard, "")?;
-            // No answer: what comes next is the end.
-            assert!(conn.some()?.is_none());
-            fs::write(&ended, "")?;
-        }
-        Ok(())
+    let icap = server(move |conn, _| {
+        fs::write(&heard, "")?;
+        // No answer: what comes next is the end.
+        assert!(conn.some()?.is_none());
+        fs::write(&ended, "")
     });
     let url = format!("icap://{}/s", icap.addr());
     let proxyd = Daemon::proxyd(&audited(Some(&url), None, "")).start().await;
@@ -315,7 +270,6 @@ async fn a_stream_that_is_reset_frees_its_service() {
 import os
 os.mkfifo("%dir%/heard")
 os.mkfifo("%dir%/ended")
-c = client()
 stream = c.begin(path="/a")
 open("%dir%/heard").read()
 c.peer.conn.reset_stream(stream, 8)
@@ -417,11 +371,9 @@ async fn a_service_that_is_away_is_bypassed_or_not_as_configured() {
 #[tokio::test]
 async fn a_body_that_breaks_off_is_told_to_the_other_side() {
     for service in ["zero", "whole"] {
-        let pair = Pair::start(Some(service), Some(service), "").await;
-        run(
-            &pair.proxyd,
+        adapted(
+            service,
             r#"
-c = client()
 answer = c.ask(path="/part")
 assert answer.reset is not None, vars(answer)
 stream = c.begin("POST", "/stream", [("content-length", "1000")], end=False)
@@ -440,6 +392,5 @@ assert c.ask("POST", "/a", body=b"x").body == b"x"
 "#,
         )
         .await;
-        pair.stop().await;
     }
 }
