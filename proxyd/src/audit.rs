@@ -3,6 +3,13 @@
 //! A server has an [`Auditor`] or none. A tunnel of a server with one goes to [`inspect::start`], which spawns a relay if
 //! nobody looks into it, else an inspection. An inspection of one layer ends in a relay, in the end of the task, or in
 //! an interception, whose inner stream is inspected again. A [`Flow`] goes with it from layer to layer.
+//! `ARCHITECTURE.md` follows a request through all of it.
+//!
+//! | | |
+//! |---|---|
+//! | what a layer is, and what is done with it | [`inspect`], by the ports of [`protocol`]; [`refusal`] |
+//! | opening one | [`layer`], by [`tls`] (with [`leaf`], [`obstacle`], [`learned`]), [`h1`], [`h2`], [`websocket`] |
+//! | what is written of it | [`log`] and [`intercept`]: records; [`record`] and [`told`]: what auditd is told; [`dump`]: the bytes |
 
 mod config;
 mod dump;

@@ -13,7 +13,7 @@ use std::time::Duration;
 use sluice_addr::{Host, Upstream as Target};
 use sluice_http1::{
     Authority, Awaits, Connection, ForwardRequest, HostLine, Partial, Redacted, Reply, RequestHead, ResponseHead,
-    TargetLine, Version, parse_request, put_field,
+    TargetLine, parse_request, put_field,
 };
 use sluice_io::buffer;
 use sluice_telemetry::value::Timestamp;
@@ -379,6 +379,7 @@ impl H1Connection<'_> {
         }
     }
 
+    /// What becomes of a request with this head.
     fn plan(&self, head: &mut RequestHead<'_>, begun: Instant, received_at: Timestamp) -> Result<Planned, TaskError> {
         let target = head.target()?;
         let connect = match &target {
@@ -404,18 +405,7 @@ impl H1Connection<'_> {
         }) && head.framing.is_empty();
         let logged = self.subject.log.enabled();
         let is_websocket = head.upgrade.is_some_and(websocket::is_among);
-        let websocket = (upgrade && logged && is_websocket).then(|| {
-            let text = |name| {
-                head.field(name)
-                    .map(|field| String::from_utf8_lossy(field.value).into())
-            };
-            Box::new(Handshake {
-                resource: head.raw_target.into(),
-                origin: text("origin"),
-                sub_protocol: None,
-                version: text("sec-websocket-version"),
-            })
-        });
+        let websocket = (upgrade && logged && is_websocket).then(|| Box::new(handshake(head)));
         let mut extra = Vec::new();
         let line = match &target {
             // A server knows itself by the path alone (RFC 9112 §3.2.1).
@@ -443,34 +433,28 @@ impl H1Connection<'_> {
         head.forward(&how, &mut out);
         Ok(Planned {
             websocket,
-            message: exchange::Request {
-                head: out,
-                framing: head.framing,
-                awaits: head.method.awaits(),
-                keep_alive: head.keep_alive,
-                http11: head.version == Version::Http11,
-                expect_continue: head.expect_continue,
-                upgrade,
-                binds_connection: head.authorization.is_some_and(binds_connection),
-                body_taken: false,
-            },
+            message: exchange::Request::new(head, out, upgrade, head.authorization.is_some_and(binds_connection)),
             received: head.len as u64,
             connect,
             received_at,
             host: head.host.filter(|_| logged).map(Into::into),
-            notes: if logged {
-                ForwardNotes {
-                    method: head.method.as_str().into(),
-                    uri: Redacted::new(head.raw_target, self.options.log_uri_max_chars)
-                        .to_string()
-                        .into(),
-                    pipeline_wait: begun.elapsed(),
-                    ..ForwardNotes::default()
-                }
-            } else {
-                ForwardNotes::default()
+            notes: match logged {
+                true => self.notes(head, begun),
+                false => ForwardNotes::default(),
             },
         })
+    }
+
+    /// What is known of a request for its record.
+    fn notes(&self, head: &RequestHead<'_>, begun: Instant) -> ForwardNotes {
+        ForwardNotes {
+            method: head.method.as_str().into(),
+            uri: Redacted::new(head.raw_target, self.options.log_uri_max_chars)
+                .to_string()
+                .into(),
+            pipeline_wait: begun.elapsed(),
+            ..ForwardNotes::default()
+        }
     }
 
     /// Whether a URL is of the very server that the connection leads to.
@@ -478,6 +462,20 @@ impl H1Connection<'_> {
         let server = &self.subject.upstream;
         Host::parse(authority.host).is_ok_and(|host| host == server.host)
             && authority.port.is_none_or(|port| port == server.port)
+    }
+}
+
+/// What a request for a WebSocket says.
+fn handshake(head: &RequestHead<'_>) -> Handshake {
+    let text = |name| {
+        let field = head.field(name);
+        field.map(|field| String::from_utf8_lossy(field.value).into())
+    };
+    Handshake {
+        resource: head.raw_target.into(),
+        origin: text("origin"),
+        sub_protocol: None,
+        version: text("sec-websocket-version"),
     }
 }
 

@@ -251,6 +251,7 @@ struct Pair<'s, C, U, W> {
     taken_back: u64,
     /// When the last stream ended.
     idle_since: Instant,
+    next_ping: Instant,
     timer: Pin<Box<Sleep>>,
     /// Why the connections are being closed, if for other than a graceful reason.
     error: Option<H2Error>,
@@ -324,6 +325,7 @@ where
             total: 0,
             taken_back: 0,
             idle_since: Instant::now(),
+            next_ping: Instant::now() + terms.settings.ping_interval.0,
             timer: Box::pin(sleep(terms.settings.ping_interval.0.min(terms.idle))),
             error: None,
             closing: false,
@@ -332,8 +334,6 @@ where
 
     async fn run(mut self, corks: &Corks<Guarded<C>, Guarded<U>>) -> (Counts, Result<(), H2Error>) {
         let (terms, watch) = (self.terms, self.watch);
-        let Terms { settings, idle, .. } = terms;
-        let mut next_ping = Instant::now() + settings.ping_interval.0;
         let mut streams = FuturesUnordered::new();
         let mut turn = |cx: &mut Context<'_>| {
             loop {
@@ -376,24 +376,10 @@ where
                 }
                 if self.timer.as_mut().poll(cx).is_ready() {
                     progress = true;
-                    let now = Instant::now();
-                    if now >= next_ping {
-                        next_ping = now + settings.ping_interval.0;
-                        if let Some(silent) = self.ping() {
-                            self.error.get_or_insert(silent);
-                            return Poll::Ready(());
-                        }
+                    if let Some(silent) = self.tick(streams.is_empty()) {
+                        self.error.get_or_insert(silent);
+                        return Poll::Ready(());
                     }
-                    if streams.is_empty() && now >= self.idle_since + idle {
-                        self.close(Some(H2Error::Idle(idle)));
-                    }
-                    let idle_at = self.idle_since + idle;
-                    let next = if streams.is_empty() && !self.closing {
-                        next_ping.min(idle_at)
-                    } else {
-                        next_ping
-                    };
-                    self.timer.as_mut().reset(next.max(now + Duration::from_millis(1)));
                 }
                 if !progress {
                     return Poll::Pending;
@@ -415,6 +401,29 @@ where
         drop(streams);
         self.finish().await;
         (counts, self.error.map_or(Ok(()), Err))
+    }
+
+    /// Sends PINGs that are due, unless a side has not answered the last one; closes what is idle; sets the timer anew.
+    fn tick(&mut self, is_quiet: bool) -> Option<H2Error> {
+        let Terms { settings, idle, .. } = self.terms;
+        let now = Instant::now();
+        if now >= self.next_ping {
+            self.next_ping = now + settings.ping_interval.0;
+            if let Some(silent) = self.ping() {
+                return Some(silent);
+            }
+        }
+        let idle_at = self.idle_since + idle;
+        if is_quiet && now >= idle_at {
+            self.close(Some(H2Error::Idle(idle)));
+        }
+        let next = if is_quiet && !self.closing {
+            self.next_ping.min(idle_at)
+        } else {
+            self.next_ping
+        };
+        self.timer.as_mut().reset(next.max(now + Duration::from_millis(1)));
+        None
     }
 
     /// Drives the upstream's connection. Its end, and its wish to end, become the client's.

@@ -99,6 +99,7 @@ enum Decision {
     InterceptTls,
 }
 
+/// Inspects a layer, unless it is `known` or too deep, and does what is to be done with it.
 async fn run(
     mut flow: Box<Flow>,
     known: Option<(InspectSource, Protocol)>,
@@ -203,6 +204,7 @@ enum Event {
 }
 
 /// Waits for bytes, of either side, as long as is allowed.
+#[derive(Clone, Copy)]
 struct Watch {
     client_open: bool,
     upstream_open: bool,
@@ -257,7 +259,7 @@ async fn find(flow: &Flow, client: &mut Client, upstream: &mut UpstreamSide) -> 
         }
         // A side with a full buffer has been looked at; what else it sends waits in its socket.
         let full = config.data0_buffer_size.as_usize().max(flow.auditor.limits.most());
-        let mut open = watch.clone_open();
+        let mut open = watch;
         open.client_open &= client.buf.filled().len() < full;
         open.upstream_open &= upstream.buf.filled().len() < full;
         let event = open.next(flow, client, upstream).await;
@@ -289,12 +291,6 @@ async fn find(flow: &Flow, client: &mut Client, upstream: &mut UpstreamSide) -> 
                 }
             }
         }
-    }
-}
-
-impl Watch {
-    fn clone_open(&self) -> Self {
-        Self { ..*self }
     }
 }
 

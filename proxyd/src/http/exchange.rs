@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use sluice_config::value::{ByteSize, Span, SpeedLimitTcp};
 use sluice_http1::{
-    Awaits, BodyFraming, BodyOut, BodyScanner, Connection, ForwardResponse, Limits, Partial, ResponseHead,
-    parse_response,
+    Awaits, BodyFraming, BodyOut, BodyScanner, Connection, ForwardResponse, Limits, Partial, RequestHead, ResponseHead,
+    Version, parse_response,
 };
 use sluice_io::Stream;
 use sluice_io::buffer::{self, ReadBuffer};
@@ -44,6 +44,23 @@ pub(crate) struct Request {
     pub(crate) binds_connection: bool,
     /// Some of the body has been taken from the client: it cannot be sent again.
     pub(crate) body_taken: bool,
+}
+
+impl Request {
+    /// What was asked for by `asked`, and goes on with `head`; `upgrade` says that it asks for another protocol in turn.
+    pub(crate) fn new(asked: &RequestHead<'_>, head: Vec<u8>, upgrade: bool, binds_connection: bool) -> Self {
+        Self {
+            head,
+            framing: asked.framing,
+            awaits: asked.method.awaits(),
+            keep_alive: asked.keep_alive,
+            http11: asked.version == Version::Http11,
+            expect_continue: asked.expect_continue,
+            upgrade,
+            binds_connection,
+            body_taken: false,
+        }
+    }
 }
 
 /// What differs between those who exchange.

@@ -252,17 +252,7 @@ impl Planner<'_> {
         Ok(Plan::Forward(Forward {
             upstream,
             tls,
-            message: exchange::Request {
-                head: out,
-                framing: head.framing,
-                awaits: head.method.awaits(),
-                keep_alive: head.keep_alive,
-                http11: head.version == Version::Http11,
-                expect_continue: head.expect_continue,
-                upgrade,
-                binds_connection: binds,
-                body_taken: false,
-            },
+            message: exchange::Request::new(head, out, upgrade, binds),
             idempotent: head.method.is_idempotent(),
             path_index,
             received: head.len as u64,
