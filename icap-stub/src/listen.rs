@@ -3,14 +3,14 @@
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use sluice_lifecycle::Tasks;
+use sluice_lifecycle::{SocketFile, Tasks};
 use sluice_telemetry::warn;
-use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
@@ -76,7 +76,7 @@ impl Listening {
     pub(crate) fn address(&self) -> String {
         match &self.bound {
             Bound::Tcp(address) => address.to_string(),
-            Bound::Unix(file) => file.path.display().to_string(),
+            Bound::Unix(file) => file.path().display().to_string(),
         }
     }
 
@@ -130,20 +130,6 @@ impl Listener {
     }
 }
 
-/// The file of a socket; it goes with the daemon, unless another one has taken its place.
-struct SocketFile {
-    path: PathBuf,
-    id: (u64, u64),
-}
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        if fs::symlink_metadata(&self.path).is_ok_and(|meta| (meta.dev(), meta.ino()) == self.id) {
-            let _ = fs::remove_file(&self.path); // the next start replaces it
-        }
-    }
-}
-
 /// A socket at `path`; one that nobody serves any more is replaced.
 fn bind_unix(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
     if let Ok(meta) = fs::symlink_metadata(path) {
@@ -159,10 +145,5 @@ fn bind_unix(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
         }
     }
     let listener = UnixListener::bind(path)?;
-    let meta = fs::symlink_metadata(path)?;
-    let file = SocketFile {
-        path: path.to_owned(),
-        id: (meta.dev(), meta.ino()),
-    };
-    Ok((listener, file))
+    Ok((listener, SocketFile::new(path)?))
 }

@@ -20,6 +20,7 @@ pub mod paths;
 pub mod properties;
 mod request;
 mod server;
+mod socket_file;
 #[cfg(test)]
 mod tests;
 
@@ -29,6 +30,7 @@ pub use listener::{BindError, Listener};
 pub use listening::listening;
 pub use methods::{Description, Methods, NoParams};
 pub use server::{Limits, Peers, serve};
+pub use socket_file::SocketFile;
 
 /// Version of the protocol that this crate speaks, told by the method `version`.
 ///

@@ -9,6 +9,8 @@ use rustix::fs::Mode;
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::UnixListener;
 
+use crate::SocketFile;
+
 /// Why a control socket could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
@@ -39,14 +41,7 @@ pub enum BindError {
 #[derive(Debug)]
 pub struct Listener {
     socket: UnixListener,
-    file: Option<OwnFile>,
-}
-
-#[derive(Debug)]
-struct OwnFile {
-    path: PathBuf,
-    dev: u64,
-    ino: u64,
+    _file: Option<SocketFile>,
 }
 
 impl Listener {
@@ -62,15 +57,9 @@ impl Listener {
         };
         clear(path)?;
         let socket = make(path).map_err(io_error)?;
-        let meta = fs::symlink_metadata(path).map_err(io_error)?;
-        let file = OwnFile {
-            path: path.to_owned(),
-            dev: meta.dev(),
-            ino: meta.ino(),
-        };
         Ok(Self {
             socket,
-            file: Some(file),
+            _file: Some(SocketFile::new(path).map_err(io_error)?),
         })
     }
 
@@ -82,24 +71,12 @@ impl Listener {
         socket.set_nonblocking(true)?;
         Ok(Self {
             socket: UnixListener::from_std(socket)?,
-            file: None,
+            _file: None,
         })
     }
 
     pub(crate) fn socket(&self) -> &UnixListener {
         &self.socket
-    }
-}
-
-impl Drop for Listener {
-    fn drop(&mut self) {
-        if let Some(file) = &self.file {
-            let still_ours = fs::symlink_metadata(&file.path).is_ok_and(|m| m.dev() == file.dev && m.ino() == file.ino);
-            if still_ours {
-                // Nothing is left to do with a failure: the next start replaces the dead socket.
-                let _ = fs::remove_file(&file.path);
-            }
-        }
     }
 }
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use rustix::fs::Mode;
+use sluice_control::SocketFile;
 use sluice_telemetry::warn;
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::{UnixListener, UnixStream, unix};
@@ -44,7 +45,7 @@ pub struct DataSocket {
     path: PathBuf,
     allowed: Allowed,
     connections: Arc<AtomicUsize>,
-    _file: Option<OwnFile>,
+    _file: Option<SocketFile>,
 }
 
 impl DataSocket {
@@ -107,23 +108,8 @@ impl DataSocket {
     }
 }
 
-/// The file goes with the daemon, unless another one has taken its place.
-#[derive(Debug)]
-struct OwnFile {
-    path: PathBuf,
-    id: (u64, u64),
-}
-
-impl Drop for OwnFile {
-    fn drop(&mut self) {
-        if fs::symlink_metadata(&self.path).is_ok_and(|meta| (meta.dev(), meta.ino()) == self.id) {
-            let _ = fs::remove_file(&self.path); // the next start replaces it
-        }
-    }
-}
-
 /// Makes the socket. The group's lock is held, so whatever socket of ours lies there is dead.
-fn make(path: &Path) -> io::Result<(StdListener, OwnFile)> {
+fn make(path: &Path) -> io::Result<(StdListener, SocketFile)> {
     if let Ok(meta) = fs::symlink_metadata(path) {
         if !meta.file_type().is_socket() || meta.uid() != rustix::process::geteuid().as_raw() {
             return Err(io::Error::new(
@@ -139,14 +125,7 @@ fn make(path: &Path) -> io::Result<(StdListener, OwnFile)> {
     socket.bind(&SockAddr::unix(path)?)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o660))?; // whatever the umask
     socket.listen(128)?;
-    let meta = fs::symlink_metadata(path)?;
-    Ok((
-        socket.into(),
-        OwnFile {
-            path: path.to_owned(),
-            id: (meta.dev(), meta.ino()),
-        },
-    ))
+    Ok((socket.into(), SocketFile::new(path)?))
 }
 
 struct Accepting {

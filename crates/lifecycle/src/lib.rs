@@ -38,5 +38,6 @@ pub use data_socket::{DataSocket, Peer};
 pub use drain::Drain;
 pub use graph::{Graph, GraphFormat, Node, NodeKind};
 pub use run::run;
+pub use sluice_control::SocketFile;
 pub use sockets::ActivatedSockets;
 pub use tasks::Tasks;
