@@ -6,16 +6,14 @@
 use std::env;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket as StdSocket};
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use bytes::BytesMut;
-use sluice_lifecycle::Tasks;
+use sluice_lifecycle::{Tasks, next_datagram};
 use sluice_telemetry::{debug, warn};
 use sluice_wire::mint::{Form, MAX_DATAGRAM, MintRequest, put_response};
 use tokio::net::UdpSocket;
 use tokio::sync::Semaphore;
-use tokio::time::sleep;
 
 use crate::mint::{Asker, Minter};
 
@@ -27,9 +25,6 @@ const DEFAULT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCAL
 
 /// The most requests under way; more are dropped, as a full socket buffer would.
 const MAX_PENDING: usize = 1024;
-
-/// The pause after a failed receive.
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// A door that was asked for.
 #[derive(Debug)]
@@ -96,22 +91,7 @@ async fn serve(socket: UdpSocket, minter: Arc<Minter>, tasks: Tasks) {
     let socket = Arc::new(socket);
     let pending = Arc::new(Semaphore::new(MAX_PENDING));
     let mut packet = vec![0; MAX_DATAGRAM];
-    loop {
-        let received = tokio::select! {
-            () = tasks.stopping() => return,
-            received = socket.recv_from(&mut packet) => received,
-        };
-        let (length, peer) = match received {
-            Ok(received) => received,
-            Err(error) => {
-                debug!("receive failed"; "error" => %error);
-                tokio::select! {
-                    () = sleep(PAUSE) => {}
-                    () = tasks.stopping() => return,
-                }
-                continue;
-            }
-        };
+    while let Some((length, peer)) = next_datagram(&socket, &mut packet, &tasks).await {
         minter.stats.received.add(1);
         let request = match MintRequest::take(packet.get(..length).unwrap_or_default(), Form::Datagram) {
             Ok(request) => request,

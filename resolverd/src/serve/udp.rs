@@ -3,12 +3,12 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use arc_swap::ArcSwap;
-use sluice_lifecycle::Tasks;
+use sluice_lifecycle::{Tasks, next_datagram};
 use sluice_telemetry::debug;
 use sluice_wire::dns::{Outcome, Rejected, Request, ResolveError, UDP_PAYLOAD, put_reply};
 use tokio::{net::UdpSocket, sync::Semaphore};
 
-use super::{Door, InCharge, Taken, rest, take};
+use super::{Door, InCharge, Taken, take};
 
 /// The most queries under way; more are dropped, as a full socket buffer would.
 const MAX_PENDING: usize = 4096;
@@ -21,19 +21,7 @@ pub(super) async fn serve(socket: UdpSocket, door: Arc<ArcSwap<Door>>, resolvers
     let socket = Arc::new(socket);
     let pending = Arc::new(Semaphore::new(MAX_PENDING));
     let mut packet = vec![0; MAX_QUERY];
-    loop {
-        let received = tokio::select! {
-            () = tasks.stopping() => return,
-            received = socket.recv_from(&mut packet) => received,
-        };
-        let (length, peer) = match received {
-            Ok(received) => received,
-            Err(error) => {
-                debug!("receive failed"; "error" => %error);
-                rest(&tasks).await;
-                continue;
-            }
-        };
+    while let Some((length, peer)) = next_datagram(&socket, &mut packet, &tasks).await {
         let request = match Request::take(&packet[..length]) {
             Ok(request) => request,
             Err(Rejected::Ignored) => continue,
