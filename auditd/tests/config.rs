@@ -1,20 +1,9 @@
 //! What the daemon's own section may say.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+use sluice_testkit::{Exited, check_config};
 
-use std::fs;
-use std::process::{Command, Output};
-
-fn check(main: &str) -> Output {
-    let dir = tempfile::TempDir::new().unwrap();
-    let file = dir.path().join("main.yml");
-    fs::write(&file, main).unwrap();
-    Command::new(env!("CARGO_BIN_EXE_auditd"))
-        .arg("-t")
-        .arg("-c")
-        .arg(file)
-        .output()
-        .unwrap()
+fn check(main: &str) -> Exited {
+    check_config(env!("CARGO_BIN_EXE_auditd"), main)
 }
 
 #[test]
@@ -28,9 +17,9 @@ fn what_is_wrong_is_told_with_its_place() {
         ("listen: nowhere", "auditd.listen"),
         ("no_such_key: 1", "no_such_key"),
     ] {
-        let output = check(&format!("auditd:\n  {yaml}\n"));
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(78), "{yaml}: {said}");
+        let checked = check(&format!("auditd:\n  {yaml}\n"));
+        let said = checked.stderr;
+        assert_eq!(checked.code, Some(78), "{yaml}: {said}");
         assert!(said.contains("main.yml:2:") && said.contains(told), "{yaml}: {said}");
     }
 }
@@ -44,11 +33,7 @@ fn a_file_without_the_section_and_one_with_common_keys_are_good() {
         "auditd: {compress: none, fsync: 0s, live: on, listen: 127.0.0.1:5555}",
         "auditd: {log: stdout, stat: {prefix: x}, runtime: {task_wait_timeout: 1s}}",
     ] {
-        let output = check(main);
-        assert!(
-            output.status.success(),
-            "{main}: {}",
-            String::from_utf8(output.stderr).unwrap()
-        );
+        let checked = check(main);
+        assert_eq!(checked.code, Some(0), "{main}: {}", checked.stderr);
     }
 }

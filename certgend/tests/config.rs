@@ -1,20 +1,9 @@
 //! What the daemon's own section may say.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+use sluice_testkit::{Exited, check_config};
 
-use std::fs;
-use std::process::{Command, Output};
-
-fn check(main: &str) -> Output {
-    let dir = tempfile::TempDir::new().unwrap();
-    let file = dir.path().join("main.yml");
-    fs::write(&file, main).unwrap();
-    Command::new(env!("CARGO_BIN_EXE_certgend"))
-        .arg("-t")
-        .arg("-c")
-        .arg(file)
-        .output()
-        .unwrap()
+fn check(main: &str) -> Exited {
+    check_config(env!("CARGO_BIN_EXE_certgend"), main)
 }
 
 #[test]
@@ -43,9 +32,9 @@ fn what_is_wrong_is_told_with_its_place() {
         ),
         (&format!("backend: {{{ca}, max_ttl: long}}"), "1:", "max_ttl"),
     ] {
-        let output = check(main);
-        let told = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(78), "{main}: {told}");
+        let checked = check(main);
+        let told = checked.stderr;
+        assert_eq!(checked.code, Some(78), "{main}: {told}");
         assert!(
             told.contains(&format!("main.yml:{place}")) && told.contains(message),
             "{main}: {told}"
@@ -63,11 +52,7 @@ fn what_is_good_is_good() {
         "certgend: {allow_uid: [root, 7], cache_size: 0, max_validity: 90d, mint_rate: 100/s, never_mint: [a.test, 10.0.0.0/8]}",
         "backend: {ca_certificate: a.crt, ca_private_key: a.key, duration_metrics: 5s}\nworker: {threads_total: 2}\n---\nruntime:\n",
     ] {
-        let output = check(main);
-        assert!(
-            output.status.success(),
-            "{main}: {}",
-            String::from_utf8(output.stderr).unwrap()
-        );
+        let checked = check(main);
+        assert_eq!(checked.code, Some(0), "{main}: {}", checked.stderr);
     }
 }

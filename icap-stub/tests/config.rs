@@ -1,20 +1,9 @@
 //! What the daemon's own section may say.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+use sluice_testkit::{Exited, check_config};
 
-use std::fs;
-use std::process::{Command, Output};
-
-fn check(main: &str) -> Output {
-    let dir = tempfile::TempDir::new().unwrap();
-    let file = dir.path().join("main.yml");
-    fs::write(&file, main).unwrap();
-    Command::new(env!("CARGO_BIN_EXE_icap-stub"))
-        .arg("-t")
-        .arg("-c")
-        .arg(file)
-        .output()
-        .unwrap()
+fn check(main: &str) -> Exited {
+    check_config(env!("CARGO_BIN_EXE_icap-stub"), main)
 }
 
 #[test]
@@ -40,9 +29,9 @@ fn what_would_do_nothing_is_refused_with_its_place() {
         ),
         ("icap_stub: {no_such_key: 1}".into(), "no_such_key"),
     ] {
-        let output = check(&main);
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(78), "{main}: {said}");
+        let checked = check(&main);
+        let said = checked.stderr;
+        assert_eq!(checked.code, Some(78), "{main}: {said}");
         assert!(said.contains(told), "{main}: {said}");
     }
 }
@@ -55,11 +44,7 @@ fn a_file_without_the_section_and_one_with_common_keys_are_good() {
         "icap_stub: {log: stdout, stat: {prefix: x}, runtime: {task_wait_timeout: 1s}}",
         "icap_stub: {listen: [\"127.0.0.1:0\", /tmp/icap.sock], services: [{name: a, preview: none, methods: reqmod}]}",
     ] {
-        let output = check(main);
-        assert!(
-            output.status.success(),
-            "{main}: {}",
-            String::from_utf8(output.stderr).unwrap()
-        );
+        let checked = check(main);
+        assert_eq!(checked.code, Some(0), "{main}: {}", checked.stderr);
     }
 }

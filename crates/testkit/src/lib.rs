@@ -47,7 +47,7 @@ pub use group::Group;
 pub use nginx::Nginx;
 pub use origin::{Conn, Origin, Request};
 pub use ports::Port;
-pub use process::{Exited, Process, binary, sluicectl};
+pub use process::{Exited, Process, binary, check_config, sluicectl};
 pub use python::{Httpbin, Hypercorn, python};
 pub use statsd::{Statsd, StatsdLine};
 pub use wire::{Answer, Wire};

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
+use std::process::{ExitStatus, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -153,17 +153,36 @@ pub struct Exited {
     pub stderr: String,
 }
 
+impl From<Output> for Exited {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
 /// Runs a program to its end.
 pub(crate) async fn run(mut command: Command) -> Exited {
     let output = timeout(STUCK, command.stdin(Stdio::null()).kill_on_drop(true).output()).await;
     let output = output
         .unwrap_or_else(|_| panic!("does not end: {command:?}"))
         .unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    Exited {
-        code: output.status.code(),
-        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-    }
+    output.into()
+}
+
+/// Has the daemon at `binary` check a configuration file `main.yml`, as `-t` does.
+pub fn check_config(binary: &str, main: &str) -> Exited {
+    let dir = tempfile::TempDir::new().unwrap();
+    let file = dir.path().join("main.yml");
+    fs::write(&file, main).unwrap();
+    let checked = std::process::Command::new(binary)
+        .arg("-t")
+        .arg("-c")
+        .arg(file)
+        .output();
+    checked.unwrap().into()
 }
 
 /// One of our own binaries, beside the test's executable.
