@@ -76,8 +76,10 @@ pub fn conversation(data: &[u8]) {
         .count();
     let of_us = sent.iter().filter(|frame| matches!(frame.kind, HEADERS | DATA)).count();
     let others = taken.iter().filter(|frame| frame.is_other()).count() as u64;
-    let seconds = pieces.last().map_or(0, |piece| piece.at.as_secs() + 1);
-    let earned = (heads + data + of_us) as u64 * PER_MESSAGE + seconds * PER_SECOND;
+    let tenths = pieces.last().map_or(0, |piece| {
+        piece.at.as_secs() * 10 + u64::from(piece.at.subsec_millis()) / 100
+    });
+    let earned = (heads + data + of_us) as u64 * PER_MESSAGE + tenths * PER_SECOND / 10;
     assert!(others <= BURST + earned, "{others} frames for {earned}");
     match refused {
         None => {}
