@@ -22,7 +22,7 @@ use sluice_telemetry::value::Uuid;
 
 use super::body::pass;
 use super::stream::{Answer, Exchange, StreamError, StreamNote, client_error, client_head, upstream_error};
-use super::upload::{Stop, Upload};
+use super::upload::{Stop, Upload, unanswered};
 use crate::error::TaskError;
 use crate::http::adapt::Adaptation;
 use crate::icap::{Adapted, Ask, BodySource, IcapError, Verdict};
@@ -75,10 +75,7 @@ pub(super) async fn run(
         Verdict::Response(bytes) => {
             let reply = Reply::new(&bytes, &head.method, body.is_some())?;
             note.status = Some(reply.status);
-            return reply.send(body, respond).await.map_err(|stop| match stop {
-                Stop::Receiver(reason) => StreamError::ClientReset(reason),
-                Stop::Source(error) => error,
-            });
+            return reply.send(body, respond).await.map_err(unanswered);
         }
     };
     let asked = Asked {
@@ -142,10 +139,7 @@ pub(super) async fn ask_about_connect(
                 return Err(TaskError::from(error).into());
             }
             exchange.note.status = Some(reply.status);
-            reply.send(body, exchange.respond).await.map_err(|stop| match stop {
-                Stop::Receiver(reason) => StreamError::ClientReset(reason),
-                Stop::Source(error) => error,
-            })?;
+            reply.send(body, exchange.respond).await.map_err(unanswered)?;
             return Ok(None);
         }
     };
@@ -158,8 +152,8 @@ pub(super) async fn ask_about_connect(
 }
 
 /// Passes a response on as the services want it.
-pub(super) async fn respond<F: Future<Output = Result<(), Stop>>>(
-    mut upload: Upload<'_, F>,
+pub(super) async fn respond<F: Future<Output = Result<(), Stop>> + Unpin>(
+    mut upload: Upload<F>,
     (parts, from_upstream): (response::Parts, RecvStream),
     (respond, note): (&mut SendResponse<Bytes>, &mut StreamNote),
     Asked { method, text, shared }: &Asked,

@@ -1,7 +1,7 @@
 //! CONNECT: the upstream is a proxy, and what it opens is looked into as a layer of its own, as in HTTP/1.
 
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -69,8 +69,7 @@ pub(super) async fn run<W: Watch>(
     // No tunnel: the request ends here, and what the client has sent into it is for nobody.
     to_upstream.send_data(Bytes::new(), true).map_err(upstream_error)?;
     note.request_sent = note.head_sent;
-    let nothing = pin!(std::future::ready(Ok(())));
-    let upload = Upload::new(nothing, note);
+    let upload = Upload::new(std::future::ready(Ok(())));
     if let Some((adapter, asked)) = asked {
         return adapt::respond(upload, (parts, from_upstream), (respond, note), &asked, &adapter).await;
     }
@@ -83,8 +82,7 @@ pub(super) async fn run<W: Watch>(
         if ends {
             return Ok(());
         }
-        let passed = pass(&mut from_upstream, &mut to_client).await;
-        passed.map_err(|broken| broken.by(upstream_error))
+        pass(&mut from_upstream, &mut to_client, upstream_error).await
     };
     upload.finish(download, note).await
 }

@@ -188,6 +188,7 @@ impl Watch for Log<'_> {
             auditor,
             worker,
             depth,
+            way,
             ..
         } = self.flow;
         let (task, ended) = task.inside();
@@ -205,6 +206,7 @@ impl Watch for Log<'_> {
             upstream: target,
             depth: *depth,
             shared: self.shared,
+            way: way.clone(),
         };
         inspect::spawn(flow, client, (upstream, Vec::new(), None));
         ended

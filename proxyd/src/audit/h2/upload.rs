@@ -16,6 +16,14 @@ use crate::http::upload;
 /// answer, as the stream is dropped.
 pub(super) type Stop = upload::Stop<Reason, StreamError>;
 
+/// What it is to a stream that its answer did not come through to the client.
+pub(super) fn unanswered(stop: Stop) -> StreamError {
+    match stop {
+        Stop::Receiver(reason) => StreamError::ClientReset(reason),
+        Stop::Source(error) => error,
+    }
+}
+
 /// The request's body on its way.
 pub(super) type Upload<F> = upload::Upload<F>;
 
@@ -55,8 +63,7 @@ impl<F: Future<Output = Result<(), Stop>> + Unpin> Upload<F> {
     ) -> Result<(), StreamError> {
         match self.beside(download).await? {
             Ok(()) => note.response_received = Some(note.started.elapsed()),
-            Err(Stop::Receiver(reason)) => return Err(StreamError::ClientReset(reason)),
-            Err(Stop::Source(error)) => return Err(error),
+            Err(stop) => return Err(unanswered(stop)),
         }
         if !self.is_over() {
             poll_fn(|cx| self.poll(cx)).await?;
