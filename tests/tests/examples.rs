@@ -30,7 +30,7 @@ const SECTIONS: [(&str, &str); 3] = [
 ];
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+    Path::new("..").canonicalize().unwrap()
 }
 
 /// What all daemons say against a main file; nothing if it is good.

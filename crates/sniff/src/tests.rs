@@ -364,7 +364,7 @@ fn protocols_are_listed_by_number_with_names_of_their_own() {
 
 #[test]
 fn seeds_of_the_fuzz_target_hold() {
-    let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/corpus/sniff_stream");
+    let corpus = "../../fuzz/corpus/sniff_stream";
     let mut seeds = 0;
     for file in std::fs::read_dir(corpus).unwrap() {
         properties::check(&std::fs::read(file.unwrap().path()).unwrap());

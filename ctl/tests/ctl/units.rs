@@ -16,7 +16,7 @@ const EXPOSURE: [(&str, u32); 5] = [
 ];
 
 fn source() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../service/system")
+    Path::new("../service/system").canonicalize().unwrap()
 }
 
 fn has_systemd() -> bool {

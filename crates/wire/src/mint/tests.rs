@@ -59,7 +59,7 @@ fn the_example_is_written_and_read_byte_for_byte() {
 
 #[test]
 fn the_documented_messages_are_ours() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../doc/mint-protocol.md");
+    let path = "../../doc/mint-protocol.md";
     let doc = fs::read_to_string(path).unwrap();
     let mut request = MintRequest::new("example.com");
     request.id = Some(1);
@@ -315,7 +315,7 @@ fn a_private_key_is_never_shown() {
 
 #[test]
 fn the_corpus_holds_what_holds_for_any_bytes() {
-    let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/corpus/wire_mint");
+    let corpus = "../../fuzz/corpus/wire_mint";
     let mut replayed = 0;
     for seed in fs::read_dir(corpus).unwrap() {
         properties::message(&fs::read(seed.unwrap().path()).unwrap());
