@@ -37,7 +37,7 @@ use crate::stream::TlsStream;
 /// Certificates of a chain, the leaf included.
 const MAX_CHAIN: usize = 16;
 
-/// The most bytes of early data that are skipped: eight times what servers usually allow.
+/// The most bytes of early data that are skipped, as the library counts.
 const SKIPPED_EARLY_DATA: u32 = 128 << 10;
 
 /// Sessions kept for clients that resume by session id, of one acceptor.
@@ -282,7 +282,8 @@ impl InterceptionAcceptor {
         template.session_storage = ServerSessionMemoryCache::new(CACHED_SESSIONS);
         template.ticketer = Arc::new(RustlsTickets(ticketer)) as Arc<dyn ProducesTickets>;
         // With a ticketer early data is never taken. What a client sends of it, with a ticket that it has from the upstream
-        // itself, is skipped up to this size, which the library counts anew with each read before the next message.
+        // itself, is skipped up to this size, which the library counts anew with each read before the next message. It keeps
+        // what it skips in its buffer of 18 KiB until then: more than 16 KiB, which servers usually allow, is an error.
         template.max_early_data_size = SKIPPED_EARLY_DATA;
         Ok(Self {
             template: Arc::new(template),
