@@ -1,6 +1,6 @@
 //! The client of interceptions: which library asks whom.
 
-use openssl::ssl::{Ssl, SslContext, SslMethod, SslVersion};
+use openssl::ssl::{Ssl, SslContext, SslMethod, SslOptions, SslVersion};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
@@ -110,8 +110,8 @@ async fn servers_of_today_are_asked_by_rustls_and_resume() {
     }
 }
 
-/// Serves with TLS 1.2 and a key exchange that rustls does not have.
-async fn greet_as_of_old(context: &SslContext, io: DuplexStream) {
+/// Shakes hands by OpenSSL's `context`, and says a byte.
+async fn greet_by_openssl(context: &SslContext, io: DuplexStream) {
     let ssl = Ssl::new(context).unwrap();
     if let Ok(stream) = OpensslStream::handshake(ssl, io, Vec::new(), Side::Server).await {
         let mut stream = TlsStream::openssl(stream);
@@ -134,12 +134,41 @@ async fn an_old_server_is_asked_again_by_openssl_and_by_openssl_alone_after_that
     let connector = interception(&ca.client());
     for expected in [2, 1] {
         let (client, connections) = asked(&connector, &site("a.test", true), &[], |io| {
-            greet_as_of_old(&context, io)
+            greet_by_openssl(&context, io)
         })
         .await;
         let client = client.unwrap();
         assert!(!is_rustls(&client));
         assert_eq!((client.version(), connections), ("TLSv1.2", expected));
+    }
+}
+
+#[tokio::test]
+async fn sessions_of_tls_1_2_are_resumed_by_ticket_and_by_id() {
+    let ca = Ca::new("ca");
+    let identity = Identity::load(&ca.issue(&["a.test"]), here(), "").unwrap();
+    for options in [SslOptions::empty(), SslOptions::NO_TICKET] {
+        let mut context = SslContext::builder(SslMethod::tls_server()).unwrap();
+        crate::client::set_common(&mut context);
+        context.set_options(options);
+        context.set_max_proto_version(Some(SslVersion::TLS1_2)).unwrap();
+        context.set_session_id_context(b"x").unwrap();
+        crate::client::use_identity(&mut context, &identity, "").unwrap();
+        let context = context.build();
+        let connector = interception(&ca.client());
+        for resumed in [false, true, true] {
+            let (client, _) = asked(&connector, &site("a.test", true), &[], |io| {
+                greet_by_openssl(&context, io)
+            })
+            .await;
+            let client = client.unwrap();
+            assert!(is_rustls(&client));
+            assert_eq!(
+                (client.version(), client.resumed()),
+                ("TLSv1.2", resumed),
+                "{options:?}"
+            );
+        }
     }
 }
 
@@ -214,7 +243,7 @@ async fn a_request_for_a_certificate_is_noted_and_such_a_session_is_not_resumed(
             let context = context.build();
             for _ in 0..2 {
                 let (client, connections) = asked(&connector, &site("a.test", true), &[], |io| {
-                    greet_as_of_old(&context, io)
+                    greet_by_openssl(&context, io)
                 })
                 .await;
                 assert_eq!(connections, 1);
