@@ -16,13 +16,16 @@ use rustls::client::{
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
 use rustls::server::ParsedCertificate;
 use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig, DigitallySignedStruct, Error, NamedGroup, RootCertStore, SignatureScheme};
+use rustls::version::{TLS12, TLS13};
+use rustls::{
+    ClientConfig, DigitallySignedStruct, Error, NamedGroup, RootCertStore, SignatureScheme, SupportedProtocolVersion,
+};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 
 use crate::client::{MIN_HANDSHAKE_TIMEOUT, SessionLimits};
-use crate::config::{OpensslClientConfig, RustlsClientConfig};
+use crate::config::{OpensslClientConfig, RustlsClientConfig, TlsVersion};
 use crate::error::{BuildError, HandshakeError};
 use crate::rustls_client::{aes_128_first, anchors, server_name};
 use crate::server::rustls_handshake_error;
@@ -47,13 +50,16 @@ impl Modern {
             ca_certificate: config.ca_certificate.clone(),
             disable_sni: config.disable_sni,
             handshake_timeout: config.handshake_timeout,
+            max_tls_version: config.max_tls_version,
+            min_tls_version: config.min_tls_version,
             no_default_ca_certificate: config.no_default_ca_certificate,
             no_session_cache: config.no_session_cache,
             session_cache_each_capacity: config.session_cache_each_capacity,
             session_cache_lru_max_sites: config.session_cache_lru_max_sites,
             ..OpensslClientConfig::default()
         };
-        if *config != plain {
+        let versions = versions(config);
+        if *config != plain || versions.is_empty() {
             return Ok(None);
         }
         let trust = anchors(
@@ -77,9 +83,9 @@ impl Modern {
             trust,
             algorithms: provider.signature_verification_algorithms,
         });
-        let mut named = template(&provider, by_name)?;
+        let mut named = template(&provider, &versions, by_name)?;
         named.enable_sni = !config.disable_sni;
-        let mut unnamed = template(&provider, of_anybody)?;
+        let mut unnamed = template(&provider, &versions, of_anybody)?;
         unnamed.enable_sni = false;
         let limits = SessionLimits::many_sites(config);
         Ok(Some(Self {
@@ -128,9 +134,23 @@ impl Modern {
     }
 }
 
-fn template(provider: &Arc<CryptoProvider>, verifier: Arc<dyn ServerCertVerifier>) -> Result<ClientConfig, BuildError> {
+/// The versions that are asked for, as far as the library has them: older ones are OpenSSL's, asked again.
+fn versions(config: &OpensslClientConfig) -> Vec<&'static SupportedProtocolVersion> {
+    [(TlsVersion::Tls1_3, &TLS13), (TlsVersion::Tls1_2, &TLS12)]
+        .into_iter()
+        .filter(|(version, _)| config.min_tls_version.is_none_or(|min| min <= *version))
+        .filter(|(version, _)| config.max_tls_version.is_none_or(|max| *version <= max))
+        .map(|(_, version)| version)
+        .collect()
+}
+
+fn template(
+    provider: &Arc<CryptoProvider>,
+    versions: &[&'static SupportedProtocolVersion],
+    verifier: Arc<dyn ServerCertVerifier>,
+) -> Result<ClientConfig, BuildError> {
     let mut config = ClientConfig::builder_with_provider(Arc::clone(provider))
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(versions)
         .map_err(BuildError::library)?
         .dangerous()
         .with_custom_certificate_verifier(verifier)

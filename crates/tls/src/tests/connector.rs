@@ -5,6 +5,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 use crate::client::Site;
+use crate::config::TlsVersion;
 use crate::intercept::InterceptionConnector;
 use crate::openssl_stream::{OpensslStream, Side};
 use crate::pem::Identity;
@@ -170,6 +171,38 @@ async fn sessions_of_tls_1_2_are_resumed_by_ticket_and_by_id() {
             );
         }
     }
+}
+
+#[tokio::test]
+async fn versions_go_by_the_configuration() {
+    let ca = Ca::new("ca");
+    let acceptor = params(&ca.server(&["a.test"])).openssl().unwrap();
+    for (min, max, version) in [
+        (Some(TlsVersion::Tls1_0), None, "TLSv1.3"),
+        (Some(TlsVersion::Tls1_2), Some(TlsVersion::Tls1_3), "TLSv1.3"),
+        (Some(TlsVersion::Tls1_3), None, "TLSv1.3"),
+        (None, Some(TlsVersion::Tls1_2), "TLSv1.2"),
+    ] {
+        let config = OpensslClientConfig {
+            min_tls_version: min,
+            max_tls_version: max,
+            ..ca.client()
+        };
+        let connector = interception(&config);
+        let (client, _) = asked(&connector, &site("a.test", true), &[], |io| greet(&acceptor, io)).await;
+        let client = client.unwrap();
+        assert_eq!(
+            (is_rustls(&client), client.version()),
+            (true, version),
+            "{min:?} {max:?}"
+        );
+    }
+    let old = interception(&OpensslClientConfig {
+        max_tls_version: Some(TlsVersion::Tls1_1),
+        ..ca.client()
+    });
+    let (client, connections) = asked(&old, &site("a.test", true), &[], |io| greet(&acceptor, io)).await;
+    assert_eq!((client.is_err(), connections), (true, 1), "{client:?}");
 }
 
 #[tokio::test]
