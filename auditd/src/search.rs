@@ -1,7 +1,7 @@
 //! Finding events in event logs.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     io::{self, BufRead, BufReader},
     path::Path,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -13,7 +13,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
     intake::host_of,
-    store::{Kind, list, open_reader},
+    store::{Kind, Listed, list, open_reader},
 };
 
 /// Tasks whose users and hosts are remembered, at most.
@@ -53,30 +53,14 @@ pub(crate) fn run(dir: &Path, filter: &Filter, limit: usize) -> io::Result<Found
         Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(), // nothing was ever written
         Err(e) => return Err(e),
     };
-    for file in files.iter().filter(|file| file.kind == Kind::Events) {
-        if filter.since.is_some_and(|since| file.modified < since) {
-            continue;
-        }
-        let mut input = match open_reader(file) {
-            Ok(input) => BufReader::with_capacity(1 << 16, input),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => continue, // deleted meanwhile
-            Err(e) => return Err(e),
-        };
-        loop {
-            let line = match next_line(&mut input) {
-                Ok(Some(line)) => line,
-                Ok(None) => break,
-                Err(e) if is_damage(&e) => {
-                    warn!("an event log is damaged"; "file" => %file.path.display(), "error" => %e);
-                    let name = file.path.file_name().unwrap_or_default();
-                    found.damaged.push(name.to_string_lossy().into_owned());
-                    break;
-                }
-                Err(e) => return Err(e),
-            };
-            let Ok(event) = serde_json::from_str::<Value>(&line) else {
-                continue; // the end of a file that is being written
-            };
+    let logs = files.iter().filter(|file| file.kind == Kind::Events);
+    let (older, logs): (Vec<_>, Vec<_>) =
+        logs.partition(|file| filter.since.is_some_and(|since| file.modified < since));
+    if !older.is_empty() && (filter.user.is_some() || filter.host.is_some()) {
+        tasks.learn_from(&older, &logs, filter, &mut found.damaged)?;
+    }
+    for file in logs {
+        each_event(file, &mut found.damaged, |line, event| {
             tasks.learn(&event);
             if filter.fits(&event, &tasks) {
                 found.lines.push_back(line);
@@ -85,9 +69,35 @@ pub(crate) fn run(dir: &Path, filter: &Filter, limit: usize) -> io::Result<Found
                 found.lines.pop_front();
                 found.more += 1;
             }
-        }
+        })?;
     }
     Ok(found)
+}
+
+/// Gives the events of a file to `each`, with their lines; where it is damaged, those before, and its name to `damaged`.
+fn each_event(file: &Listed, damaged: &mut Vec<String>, mut each: impl FnMut(String, Value)) -> io::Result<()> {
+    let mut input = match open_reader(file) {
+        Ok(input) => BufReader::with_capacity(1 << 16, input),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()), // deleted meanwhile
+        Err(e) => return Err(e),
+    };
+    loop {
+        let line = match next_line(&mut input) {
+            Ok(Some(line)) => line,
+            Ok(None) => return Ok(()),
+            Err(e) if is_damage(&e) => {
+                warn!("an event log is damaged"; "file" => %file.path.display(), "error" => %e);
+                let name = file.path.file_name().unwrap_or_default();
+                damaged.push(name.to_string_lossy().into_owned());
+                return Ok(());
+            }
+            Err(e) => return Err(e),
+        };
+        // What is no event is the end of a file that is being written.
+        if let Ok(event) = serde_json::from_str(&line) {
+            each(line, event);
+        }
+    }
 }
 
 /// The next whole line, without its end; of one that is too long the rest, which is no event.
@@ -130,6 +140,51 @@ impl Tasks {
         if let Some(host) = host {
             known.1 = Some(host.to_owned());
         }
+    }
+
+    /// Learns from files that are too old to be searched what `logs` do not say of their tasks, the newest first.
+    fn learn_from(
+        &mut self,
+        older: &[&Listed],
+        logs: &[&Listed],
+        filter: &Filter,
+        damaged: &mut Vec<String>,
+    ) -> io::Result<()> {
+        let mut said = Self::default();
+        let mut unsaid = HashSet::new();
+        for file in logs {
+            // They are read once more, which is when damage is told.
+            each_event(file, &mut Vec::new(), |_, event| {
+                said.learn(&event);
+                if let Some(task) = event["task_id"].as_str()
+                    && filter.is_in_time(&event)
+                    && said.lacks(task, filter)
+                    && unsaid.len() < MAX_TASKS
+                {
+                    unsaid.insert(task.to_owned());
+                }
+            })?;
+        }
+        for file in older.iter().rev() {
+            if unsaid.is_empty() {
+                break;
+            }
+            each_event(file, damaged, |_, event| {
+                if event["task_id"].as_str().is_some_and(|task| unsaid.contains(task)) {
+                    self.learn(&event);
+                }
+            })?;
+            unsaid.retain(|task| self.lacks(task, filter));
+        }
+        Ok(())
+    }
+
+    /// Whether something of a task is asked for that is not known.
+    fn lacks(&self, task: &str, filter: &Filter) -> bool {
+        let known = self.0.get(task);
+        let has_user = known.is_some_and(|(user, _)| user.is_some());
+        let has_host = known.is_some_and(|(_, host)| host.is_some());
+        (filter.user.is_some() && !has_user) || (filter.host.is_some() && !has_host)
     }
 
     fn of(&self, event: &Value) -> (Option<&str>, Option<&str>) {
@@ -272,6 +327,54 @@ mod tests {
         assert_eq!(kind, &lines[1..]);
         let last = run(dir.path(), &Filter::default(), 1).unwrap();
         assert_eq!((last.lines, last.more), ([lines[2].to_owned()].into(), 2));
+    }
+
+    #[test]
+    fn a_task_is_known_by_files_that_are_older_than_what_is_searched() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let since = rfc3339("2026-11-25T12:00:00Z").unwrap();
+        let put = |name: &str, lines: &[&str], modified: SystemTime| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, lines.iter().map(|line| format!("{line}\n")).collect::<String>()).unwrap();
+            let file = std::fs::File::options().write(true).open(&path).unwrap();
+            file.set_modified(modified).unwrap();
+        };
+        let before = since - Duration::from_secs(3600);
+        put(
+            "events-000001-20261125T090000Z.jsonl",
+            &[
+                r#"{"at":"2026-11-25T09:00:00Z","log_type":"Stream","task_id":"1","user":"alice","host":"www.example"}"#,
+                r#"{"at":"2026-11-25T09:00:00Z","log_type":"Stream","task_id":"2","user":"bob","host":"b.example"}"#,
+            ],
+            before,
+        );
+        put(
+            "events-000002-20261125T100000Z.jsonl",
+            &[r#"{"at":"2026-11-25T10:00:00Z","log_type":"Intercept","task_id":"1","uri":"/old"}"#],
+            before,
+        );
+        let new = [
+            r#"{"at":"2026-11-25T12:30:00Z","log_type":"Intercept","task_id":"1","uri":"/new"}"#,
+            r#"{"at":"2026-11-25T12:30:01Z","log_type":"Intercept","task_id":"2","uri":"/of-bob"}"#,
+            r#"{"at":"2026-11-25T12:30:02Z","log_type":"Stream","task_id":"3","user":"alice","host":"c.example"}"#,
+        ];
+        put(
+            "events-000003-20261125T120000Z.jsonl",
+            &new,
+            since + Duration::from_secs(3600),
+        );
+        let find = |user: Option<&str>, host: Option<&str>| {
+            let filter = Filter {
+                user: user.map(str::to_owned),
+                host: host.map(str::to_owned),
+                since: Some(since),
+                ..Filter::default()
+            };
+            run(dir.path(), &filter, 10).unwrap().lines
+        };
+        assert_eq!(find(Some("alice"), None), [new[0], new[2]]);
+        assert_eq!(find(None, Some("b.example")), [new[1]]);
+        assert_eq!(find(Some("alice"), Some("www.example")), [new[0]]);
     }
 
     #[test]
