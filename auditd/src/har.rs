@@ -87,6 +87,8 @@ pub(crate) fn of_task(dir: &Path, task: &str) -> Result<Value, ExportError> {
             "creator": { "name": "sluice auditd", "version": env!("CARGO_PKG_VERSION") },
             "entries": entries,
             "comment": format!("task {task}; {others} streams are not HTTP/1"),
+            // A field of ours begins so (HAR 1.2, "Custom fields").
+            "_leftOut": others,
         }
     }))
 }

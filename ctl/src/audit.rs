@@ -158,6 +158,9 @@ async fn export(target: &Target, task: &str, format: Format, to: Option<&Path>) 
     let mut client = target.connect("auditd").await?;
     if format == Format::Har {
         let har: Value = client.call("audit.har", json!({ "task": task })).await?;
+        if let Some(left) = har["log"]["_leftOut"].as_u64().filter(|left| *left > 0) {
+            eprintln!("sluicectl: {left} streams are not HTTP/1 and are left out; a pcapng has them");
+        }
         if to.is_none() {
             output::json(&har);
             return Ok(());

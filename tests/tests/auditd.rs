@@ -122,6 +122,23 @@ async fn http2_is_dissected() {
     ];
     let rows = tshark(&captures(&group)[0], "http2.headers", &fields);
     assert_eq!(rows, ["GET\th\t", "\t\t200"]);
+    let (dir, task) = (group.runtime_dir(), hex(&[7; 16]));
+    let args = [
+        "-C",
+        dir.to_str().unwrap(),
+        "auditd",
+        "export",
+        "--task",
+        &task,
+        "--format",
+        "har",
+    ];
+    let har = sluicectl(args).await;
+    assert!(
+        har.stderr.contains("1 streams are not HTTP/1 and are left out"),
+        "{}",
+        har.stderr
+    );
     auditd.stop().await.assert_clean();
 }
 
