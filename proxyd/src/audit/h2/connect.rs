@@ -16,9 +16,8 @@ use tokio::time::timeout;
 
 use super::Watch;
 use super::adapt::{self, Adapter};
-use super::body::pass;
 use super::head::Malformed;
-use super::stream::{Answer, Exchange, StreamError, client_error, client_head, upstream_error};
+use super::stream::{Answer, Exchange, StreamError, client_error, client_head, respond_as_is, upstream_error};
 use super::upload::Upload;
 
 /// The port of a target that names none, as for a CONNECT of HTTP/1.
@@ -52,7 +51,7 @@ pub(super) async fn run<W: Watch>(
     let (response, mut to_upstream) = note.open(head, false, requests, settings).await?;
     let answer = Answer::new(response, respond);
     let answered = timeout(settings.rsp_header_recv_timeout.0, answer).await;
-    let (parts, mut from_upstream) = answered.map_err(|_| StreamError::UpstreamSilent)??.into_parts();
+    let (parts, from_upstream) = answered.map_err(|_| StreamError::UpstreamSilent)??.into_parts();
     note.answered(&parts);
     if parts.status.is_success() {
         let head = client_head(parts.status, parts.headers);
@@ -73,18 +72,7 @@ pub(super) async fn run<W: Watch>(
     if let Some((adapter, asked)) = asked {
         return adapt::respond(upload, (parts, from_upstream), (respond, note), &asked, &adapter).await;
     }
-    let ends = from_upstream.is_end_stream();
-    let mut to_client = respond
-        .send_response(client_head(parts.status, parts.headers), ends)
-        .map_err(client_error)?;
-    note.status = Some(parts.status);
-    let download = async {
-        if ends {
-            return Ok(());
-        }
-        pass(&mut from_upstream, &mut to_client, upstream_error).await
-    };
-    upload.finish(download, note).await
+    respond_as_is(upload, (parts, from_upstream), (respond, note)).await
 }
 
 /// Where a CONNECT wants to go.

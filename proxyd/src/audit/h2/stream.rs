@@ -20,7 +20,7 @@ use tokio::time::{Instant, timeout};
 use super::adapt;
 use super::body::pass;
 use super::head::{self, Malformed};
-use super::upload::Upload;
+use super::upload::{Stop, Upload};
 use super::{Admission, Terms, Watch, connect};
 use crate::audit::websocket::Handshake;
 use crate::error::TaskError;
@@ -329,21 +329,30 @@ impl Exchange<'_> {
         // The response's head, while the request goes on.
         let answer = Answer::new(response, respond);
         let answered = upload.await_answer(answer, settings.rsp_header_recv_timeout.0).await?;
-        let (parts, mut from_upstream) = answered.into_parts();
+        let (parts, from_upstream) = answered.into_parts();
         note.answered(&parts);
-        let ends = from_upstream.is_end_stream();
-        let mut to_client = respond
-            .send_response(client_head(parts.status, parts.headers), ends)
-            .map_err(client_error)?;
-        note.status = Some(parts.status);
-        let download = async {
-            if ends {
-                return Ok(());
-            }
-            pass(&mut from_upstream, &mut to_client, upstream_error).await
-        };
-        upload.finish(download, note).await
+        respond_as_is(upload, (parts, from_upstream), (respond, note)).await
     }
+}
+
+/// Passes a response on, while the rest of the request goes.
+pub(super) async fn respond_as_is<F: Future<Output = Result<(), Stop>> + Unpin>(
+    upload: Upload<F>,
+    (parts, mut from_upstream): (response::Parts, RecvStream),
+    (respond, note): (&mut SendResponse<Bytes>, &mut StreamNote),
+) -> Result<(), StreamError> {
+    let ends = from_upstream.is_end_stream();
+    let mut to_client = respond
+        .send_response(client_head(parts.status, parts.headers), ends)
+        .map_err(client_error)?;
+    note.status = Some(parts.status);
+    let download = async {
+        if ends {
+            return Ok(());
+        }
+        pass(&mut from_upstream, &mut to_client, upstream_error).await
+    };
+    upload.finish(download, note).await
 }
 
 impl StreamNote {
