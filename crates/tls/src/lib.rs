@@ -3,7 +3,7 @@
 //! The only crate that names either library. A configuration form of [`config`] becomes something that runs:
 //! [`OpensslClientConfig`] a [`client::Connector`], [`RustlsClientConfig`] a `rustls::ClientConfig` (for the libraries
 //! that take one), either server's form a [`server::TlsServerParams`] and of it a [`server::TlsAcceptor`]. What either
-//! makes of a connection is one [`TlsStream`]. [`intercept`] has the server of intercepted connections.
+//! makes of a connection is one [`TlsStream`]. [`intercept`] has both handshakes of intercepted connections.
 //!
 //! Not here: telling whether bytes are a ClientHello at all, and minting certificates.
 //!
